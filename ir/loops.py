@@ -1,0 +1,243 @@
+"""Takes scalar expressions, gives the bridge (Kernel) and the loop statements that it becomes.
+
+    kernel  = Kernel(label, recipe, parallel axes, reduce axes, phases)
+    phase   = Reduction(name, combine, value) over the reduce axes | Write(buffer, index, value)
+    stmt    = For(var, extent, step, kind, body)      kind: serial | parallel | vector | unroll
+            | Let(name, value)                        an immutable value
+            | Init(name, value)                       a mutable accumulator
+            | Accumulate(name, combine, value)        name = combine(name, value)
+            | Store(buffer, index, value)
+            | ScatterAdd(buffer, index, rows, value)  buffer[index + row * stride] += value
+            | Tile(m, n, k, acc, lhs, rhs, epilogue)  the micro-kernel of a contraction
+    function = Function(label, buffers, body)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from ir.index import Index, Var
+from ir.scalar import Scalar
+from ir.types import Dim, DType
+
+# --------------------------------------------------------------------------- kernels
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Memory that a kernel touches: `size` elements of `dtype`."""
+
+    name: str
+    dtype: DType
+    size: Dim
+    written: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Reduction:
+    """name = combine of value over the reduce axes; combine is sum, prod, max or min."""
+
+    name: str
+    combine: str
+    value: Scalar
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Write:
+    """buffer[index] = value at every point of the axes that the index uses.
+
+    `inner` tells whether that is every point of parallel x reduce axes, or of the parallel ones.
+    """
+
+    buffer: str
+    index: Index
+    value: Scalar
+    inner: bool
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Scatter:
+    """buffer[index + row * stride] += value at every point; the buffer starts as zeros."""
+
+    buffer: str
+    index: Index
+    row: Scalar
+    stride: int
+    value: Scalar
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """The unit of fusion, scheduling, caching, profiling and naming.
+
+    recipe "rows":      for every point of `axes`: the reductions in order (each may use the earlier
+                        ones), then the writes
+    recipe "contract":  one sum of a product of two loads over `reduce_axes`, then writes per point
+    recipe "scatter":   rows added at an index
+    `label` says what was fused into it (`dense1_bias_relu`); `nodes` which values it computes.
+    """
+
+    label: str
+    recipe: str
+    axes: tuple[Var, ...]
+    reduce_axes: tuple[Var, ...]
+    reductions: tuple[Reduction, ...]
+    writes: tuple[Write, ...]
+    buffers: tuple[Buffer, ...]
+    scatter: Scatter | None = None
+    schedule: tuple[Directive, ...] = ()
+    nodes: tuple[str, ...] = field(default=())
+
+
+# --------------------------------------------------------------------------- schedules
+
+
+@dataclass(frozen=True, slots=True)
+class Vectorize:
+    """Run `axis` in steps of `lanes` values at once."""
+
+    axis: str
+    lanes: int
+
+    def __str__(self) -> str:
+        return f"Vectorize({self.axis}, {self.lanes})"
+
+
+@dataclass(frozen=True, slots=True)
+class TileBy:
+    """Compute `axis` in register tiles of `size`."""
+
+    axis: str
+    size: int
+
+    def __str__(self) -> str:
+        return f"Tile({self.axis}, {self.size})"
+
+
+@dataclass(frozen=True, slots=True)
+class Unroll:
+    axis: str
+    count: int
+
+    def __str__(self) -> str:
+        return f"Unroll({self.axis}, {self.count})"
+
+
+@dataclass(frozen=True, slots=True)
+class Parallel:
+    """Deal chunks of `axis` out to the threads; the chunk never depends on their number."""
+
+    axis: str
+    chunk: int
+
+    def __str__(self) -> str:
+        return f"Parallel({self.axis}, {self.chunk})"
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Copy an operand ("lhs" or "rhs") so that the micro-kernel reads it in order."""
+
+    operand: str
+
+    def __str__(self) -> str:
+        return f"Pack({self.operand})"
+
+
+Directive = Vectorize | TileBy | Unroll | Parallel | Pack
+
+# --------------------------------------------------------------------------- loop statements
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class For:
+    """for var in range(0, extent, step); kind vector: `step` values of var at once."""
+
+    var: Var
+    kind: str
+    step: int
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Let:
+    name: str
+    value: Scalar
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Init:
+    name: str
+    value: Scalar
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Accumulate:
+    name: str
+    combine: str
+    value: Scalar
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Store:
+    buffer: str
+    index: Index
+    value: Scalar
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ScatterAdd:
+    buffer: str
+    index: Index
+    row: Scalar
+    stride: int
+    value: Scalar
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Tile:
+    """The micro-kernel of a contraction, with the loop nest it stands for:
+
+        for m in 0 .. m.extent (rows at a time):  for n in 0 .. n.extent (columns at a time):
+            acc = 0
+            for k in the k axes: acc += lhs * rhs
+            epilogue
+
+    `rows` lists the heights of the register tiles from tall to flat; the last ones serve what the
+    taller leave over. `lanes` * `vectors` columns are computed at a time.
+    """
+
+    m: Var
+    n: Var
+    k: tuple[Var, ...]
+    acc: str
+    lhs: Scalar
+    rhs: Scalar
+    epilogue: tuple[Stmt, ...]
+    rows: tuple[int, ...]
+    vectors: int
+    lanes: int
+    unroll: int
+
+
+Stmt = For | Let | Init | Accumulate | Store | ScatterAdd | Tile
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Function:
+    """The loop nest of one kernel. `scratch` are thread-local rows, in elements."""
+
+    label: str
+    buffers: tuple[Buffer, ...]
+    body: tuple[Stmt, ...]
+    scratch: tuple[Buffer, ...] = ()
+
+
+def statements(body: Iterable[Stmt]) -> Iterator[Stmt]:
+    """Every statement, outer ones first."""
+    for stmt in body:
+        yield stmt
+        match stmt:
+            case For(body=inner) | Tile(epilogue=inner):
+                yield from statements(inner)

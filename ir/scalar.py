@@ -1,0 +1,227 @@
+"""Takes index expressions, gives scalar expressions: what is computed at one point of a loop nest.
+
+One language shared by kernels and loop statements. Expressions are hash-consed, so a value that is
+used twice is one object and is computed once.
+
+    Scalar = const(value) | load(buffer, index, guards, fill) | at(index) | extent(dim)
+           | apply(op, args) | ref(name)
+"""
+
+from __future__ import annotations
+
+import struct
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ir.index import Guard, Index, Var
+from ir.types import Dim, DType
+
+
+@dataclass(frozen=True, eq=False)
+class Scalar:
+    """One scalar expression; `kind` tells which of the fields below are in use."""
+
+    kind: str  # const | load | at | extent | apply | ref
+    dtype: DType
+    name: str = ""  # load: buffer; apply: op; ref: the let or accumulator
+    args: tuple[Scalar, ...] = ()  # apply: operands; load: data-dependent indices
+    value: float | int | bool = 0  # const
+    index: Index = Index()  # load: element offset; at: the value
+    strides: tuple[int, ...] = ()  # load: elements per unit of each data-dependent index
+    guards: tuple[Guard, ...] = ()  # load: outside of them the value is `fill`
+    fill: float | int | bool = 0
+    dim: Dim = 0  # extent
+
+    def __str__(self) -> str:
+        return render(self)
+
+
+_table: weakref.WeakValueDictionary[Any, Scalar] = weakref.WeakValueDictionary()
+
+
+def _number_key(value: float | int | bool) -> Any:
+    return struct.pack("<d", value) if isinstance(value, float) else (type(value).__name__, value)
+
+
+def _intern(s: Scalar) -> Scalar:
+    key = (s.kind, s.dtype, s.name, tuple(map(id, s.args)), _number_key(s.value), s.index)
+    key += (s.strides, s.guards, _number_key(s.fill), s.dim)
+    return _table.setdefault(key, s)
+
+
+def const(value: float | int | bool, dtype: DType) -> Scalar:
+    value = bool(value) if dtype.kind == "bool" else float(value) if dtype.is_float else int(value)
+    return _intern(Scalar("const", dtype, value=value))
+
+
+def load(
+    buffer: str,
+    index: Index,
+    dtype: DType,
+    *,
+    indirect: Iterable[tuple[Scalar, int]] = (),
+    guards: tuple[Guard, ...] = (),
+    fill: float | int | bool = 0,
+) -> Scalar:
+    """buffer[index + sum(indirect index * stride)], or `fill` where a guard does not hold."""
+    pairs = tuple(indirect)
+    return _intern(
+        Scalar(
+            "load",
+            dtype,
+            buffer,
+            tuple(s for s, _ in pairs),
+            index=index,
+            strides=tuple(k for _, k in pairs),
+            guards=guards,
+            fill=fill,
+        )
+    )
+
+
+def at(index: Index, dtype: DType) -> Scalar:
+    """An index expression as a value (what iota computes)."""
+    return _intern(Scalar("at", dtype, index=index))
+
+
+def extent(dim: Dim, dtype: DType) -> Scalar:
+    """A (symbolic) extent as a value, e.g. the batch size as a float."""
+    return _intern(Scalar("extent", dtype, dim=dim))
+
+
+def apply(op: str, args: Iterable[Scalar], dtype: DType) -> Scalar:
+    return _intern(Scalar("apply", dtype, op, tuple(args)))
+
+
+def ref(name: str, dtype: DType) -> Scalar:
+    """The value of a let or of an accumulator."""
+    return _intern(Scalar("ref", dtype, name))
+
+
+def walk(roots: Iterable[Scalar]) -> Iterator[Scalar]:
+    """Every subexpression once, operands first."""
+    seen: set[Scalar] = set()
+    stack = [(r, False) for r in reversed(list(roots))]
+    while stack:
+        node, ready = stack.pop()
+        if node in seen:
+            continue
+        if ready:
+            seen.add(node)
+            yield node
+        else:
+            stack.append((node, True))
+            stack.extend((a, False) for a in reversed(node.args))
+
+
+def rewrite(root: Scalar, rule: Callable[[Scalar], Scalar | None]) -> Scalar:
+    """Replace subexpressions top-down: rule(s) -> replacement, or None to go on into its operands."""
+    memo: dict[Scalar, Scalar] = {}
+
+    def visit(s: Scalar) -> Scalar:
+        if s not in memo:
+            new = rule(s)
+            if new is None:
+                new = with_args(s, tuple(visit(a) for a in s.args)) if s.args else s
+            memo[s] = new
+        return memo[s]
+
+    return visit(root)
+
+
+def with_args(s: Scalar, args: tuple[Scalar, ...]) -> Scalar:
+    if all(a is b for a, b in zip(args, s.args, strict=True)):
+        return s
+    return _intern(
+        Scalar(
+            s.kind, s.dtype, s.name, args, s.value, s.index, s.strides, s.guards, s.fill, s.dim
+        )
+    )
+
+
+def substitute(root: Scalar, values: Mapping[Var, Index]) -> Scalar:
+    """Replace loop variables in every index of the expression."""
+    memo: dict[Scalar, Scalar] = {}
+
+    def visit(s: Scalar) -> Scalar:
+        if s not in memo:
+            guards = tuple(Guard(g.value.substitute(values), g.low, g.high) for g in s.guards)
+            memo[s] = _intern(
+                Scalar(
+                    s.kind,
+                    s.dtype,
+                    s.name,
+                    tuple(visit(a) for a in s.args),
+                    s.value,
+                    s.index.substitute(values),
+                    s.strides,
+                    guards,
+                    s.fill,
+                    s.dim,
+                )
+            )
+        return memo[s]
+
+    return visit(root)
+
+
+def loads(root: Scalar) -> tuple[Scalar, ...]:
+    return tuple(s for s in walk([root]) if s.kind == "load")
+
+
+def variables(root: Scalar) -> frozenset[Var]:
+    """The loop variables that the expression depends on."""
+    found: set[Var] = set()
+    for s in walk([root]):
+        found |= s.index.variables
+        for guard in s.guards:
+            found |= guard.value.variables
+    return frozenset(found)
+
+
+_INFIX = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "lt": "<",
+    "le": "<=",
+    "eq": "==",
+    "ne": "!=",
+    "and": "&",
+    "or": "|",
+    "xor": "^",
+    "shl": "<<",
+    "shr": ">>",
+}
+
+
+def render(s: Scalar) -> str:
+    """C-like text of the expression."""
+    match s.kind:
+        case "const":
+            return f"{s.value:g}" if isinstance(s.value, float) else str(s.value).lower()
+        case "load":
+            return _render_load(s)
+        case "at":
+            return f"{s.dtype}({s.index})"
+        case "extent":
+            return f"{s.dtype}({s.dim})"
+        case "ref":
+            return s.name
+    if s.name in _INFIX and len(s.args) == 2:
+        return f"({render(s.args[0])} {_INFIX[s.name]} {render(s.args[1])})"
+    name = str(s.dtype) if s.name == "cast" else s.name
+    return f"{name}({', '.join(map(render, s.args))})"
+
+
+def _render_load(s: Scalar) -> str:
+    index = str(s.index)
+    for arg, stride in zip(s.args, s.strides, strict=True):
+        index += f" + {render(arg)}*{stride}"
+    text = f"{s.name}[{index}]"
+    if s.guards:
+        text = f"({' and '.join(map(str, s.guards))} ? {text} : {s.fill})"
+    return text
