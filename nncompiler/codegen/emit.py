@@ -1,0 +1,511 @@
+"""Takes calls that name operations, gives the LLVM text of one function.
+
+An `Emitter` collects lines. Equal operations of a scope (or one around it) are written once, so
+callers need not remember what they already computed:
+
+    e.op("add i64 %i, 1") -> "%0"        the line "%0 = add i64 %i, 1"
+    e.op("add i64 %i, 1") -> "%0"        nothing new
+
+Scopes follow dominance: `push` on entering a block that does not dominate what follows, `pop` on
+leaving it. `Value`s carry their type; bools are i1 in registers and i8 in memory.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ir.types import DType, boolean, i64
+from nncompiler.codegen.target import Target
+
+Number = float | int | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """An SSA name or a constant literal, with its type."""
+
+    text: str
+    dtype: DType
+    lanes: int = 1
+
+    @property
+    def type(self) -> str:
+        return llvm_type(self.dtype, self.lanes)
+
+    @property
+    def typed(self) -> str:
+        """Type and text, as an operand is written first in an instruction."""
+        return f"{llvm_type(self.dtype, self.lanes)} {self.text}"
+
+    @property
+    def is_constant(self) -> bool:
+        return self.text[0] not in "%@"
+
+
+_ELEMENT = {"f32": "float", "f64": "double", "bool": "i1"}
+
+
+def _element(dtype: DType) -> str:
+    return _ELEMENT.get(dtype.name) or f"i{dtype.bits}"
+
+
+def llvm_type(dtype: DType, lanes: int = 1) -> str:
+    """The type of a value in registers: float, <16 x float>, <16 x i1> ..."""
+    element = _element(dtype)
+    return element if lanes == 1 else f"<{lanes} x {element}>"
+
+
+def memory_type(dtype: DType, lanes: int = 1) -> str:
+    """The type of a value in memory: that in registers, but i8 for bools."""
+    if dtype.kind != "bool":
+        return llvm_type(dtype, lanes)
+    return "i8" if lanes == 1 else f"<{lanes} x i8>"
+
+
+def suffix(dtype: DType, lanes: int = 1) -> str:
+    """How intrinsic names spell the type: f32, v16f32, i64 ..."""
+    element = dtype.name if dtype.is_float else _element(dtype)
+    return element if lanes == 1 else f"v{lanes}{element}"
+
+
+def literal(number: Number, dtype: DType) -> str:
+    """A scalar constant; floats as the bits of the double, which LLVM reads exactly."""
+    if dtype.kind == "bool":
+        return "true" if number else "false"
+    if dtype.is_float:
+        value = float(np.float32(number)) if dtype.bits == 32 else float(number)
+        if math.isnan(value):
+            return "0x7FF8000000000000"
+        return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
+    return str(wrap(int(number), dtype))
+
+
+def wrap(number: int, dtype: DType) -> int:
+    """The integer modulo 2**bits, in the range of its type."""
+    number &= (1 << dtype.bits) - 1
+    if dtype.kind == "int" and number >> (dtype.bits - 1):
+        number -= 1 << dtype.bits
+    return number
+
+
+def constant(number: Number, dtype: DType, lanes: int = 1) -> Value:
+    """A constant, splat over the lanes."""
+    text = literal(number, dtype)
+    return Value(text if lanes == 1 else f"splat ({_element(dtype)} {text})", dtype, lanes)
+
+
+def number_of(value: Value) -> Number | None:
+    """The number of a constant made by `constant`, else None."""
+    text = value.text
+    if text.startswith("splat ("):
+        text = text[:-1].rpartition(" ")[2]
+    if text in ("true", "false"):
+        return text == "true"
+    if text.startswith("0x"):
+        return float(struct.unpack("<d", struct.pack("<Q", int(text, 16)))[0])
+    if text.lstrip("-").isdigit():
+        return int(text)
+    return None
+
+
+class Emitter:
+    """The text of one function under construction.
+
+    `declarations` may be shared by the emitters of a module, which prints each line once.
+    """
+
+    def __init__(self, target: Target, declarations: dict[str, None] | None = None) -> None:
+        self.target = target
+        self.lines: list[str] = []
+        self.entry: list[str] = []
+        self.declarations: dict[str, None] = {} if declarations is None else declarations
+        self.block = "entry"
+        self._scopes: list[dict[str, str]] = [{}]
+        self._count = 0
+
+    # Lines, labels and scopes
+
+    def op(self, text: str, key: bool = True) -> str:
+        """Emit `%N = text`; with `key` an equal earlier one in scope is reused."""
+        if key:
+            for scope in reversed(self._scopes):
+                if text in scope:
+                    return scope[text]
+        name = f"%{self._count}"
+        self._count += 1
+        self.lines.append(f"  {name} = {text}")
+        if key:
+            self._scopes[-1][text] = name
+        return name
+
+    def value(self, text: str, dtype: DType, lanes: int = 1, *, key: bool = True) -> Value:
+        return Value(self.op(text, key), dtype, lanes)
+
+    def do(self, text: str) -> None:
+        self.lines.append(f"  {text}")
+
+    def new_name(self, hint: str = "t") -> str:
+        """A fresh `%hint.N`, for values that are used before they are written (phis)."""
+        self._count += 1
+        return f"%{hint}.{self._count}"
+
+    def new_label(self, hint: str = "block") -> str:
+        self._count += 1
+        return f"{hint}.{self._count}"
+
+    def label(self, name: str) -> None:
+        """Begin the block `name`; the block before it must have been ended."""
+        self.lines.append(f"{name}:")
+        self.block = name
+
+    def branch(self, label: str) -> None:
+        self.do(f"br label %{label}")
+
+    def branch_if(self, condition: Value, then: str, otherwise: str) -> None:
+        self.do(f"br i1 {condition.text}, label %{then}, label %{otherwise}")
+
+    def push(self) -> None:
+        self._scopes.append({})
+
+    def pop(self) -> None:
+        self._scopes.pop()
+
+    def declare(self, text: str) -> None:
+        self.declarations[text] = None
+
+    def alloca(self, type: str, count: int = 1, align: int = 64) -> str:
+        """Stack space in the entry block; gives the pointer's name."""
+        name = self.new_name("stack")
+        self.entry.append(f"  {name} = alloca {type}, i64 {count}, align {align}")
+        return name
+
+    def function(self, header: str) -> str:
+        """The whole definition; `header` is all between `define` and the brace."""
+        body = "\n".join(self.entry + self.lines)
+        return f"define {header} {{\nentry:\n{body}\n}}\n"
+
+    def call(self, name: str, dtype: DType, args: Iterable[Value | str], lanes: int = 1) -> Value:
+        """A pure intrinsic `name` (without type suffix, which follows the result)."""
+        return self.call_full(f"{name}.{suffix(dtype, lanes)}", dtype, args, lanes)
+
+    def call_full(
+        self, name: str, dtype: DType, args: Iterable[Value | str], lanes: int = 1
+    ) -> Value:
+        """A pure intrinsic under its full name; a str argument is one that carries its type."""
+        operands = [a if isinstance(a, str) else a.typed for a in args]
+        types = ", ".join(o[: o.index(">") + 1] if o[0] == "<" else o.split()[0] for o in operands)
+        result = llvm_type(dtype, lanes)
+        self.declare(f"declare {result} @{name}({types})")
+        return self.value(f"call {result} @{name}({', '.join(operands)})", dtype, lanes)
+
+    # Arithmetic
+
+    def binary(self, instruction: str, a: Value, b: Value) -> Value:
+        folded = _fold(instruction, a, b)
+        if folded is not None:
+            return folded
+        return self.value(f"{instruction} {a.typed}, {b.text}", a.dtype, a.lanes)
+
+    def fadd(self, a: Value, b: Value) -> Value:
+        return self.binary("fadd", a, b)
+
+    def fsub(self, a: Value, b: Value) -> Value:
+        return self.binary("fsub", a, b)
+
+    def fmul(self, a: Value, b: Value) -> Value:
+        return self.binary("fmul", a, b)
+
+    def fdiv(self, a: Value, b: Value) -> Value:
+        return self.binary("fdiv", a, b)
+
+    def fneg(self, a: Value) -> Value:
+        return self.value(f"fneg {a.typed}", a.dtype, a.lanes)
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """a * b + c, rounded once where the target has such an instruction."""
+        name = "llvm.fma" if self.target.has_fma else "llvm.fmuladd"
+        return self.call(name, a.dtype, (a, b, c), a.lanes)
+
+    def fabs(self, a: Value) -> Value:
+        return self.call("llvm.fabs", a.dtype, (a,), a.lanes)
+
+    def add(self, a: Value, b: Value) -> Value:
+        """a + b of floats or of (wrapping) integers."""
+        return self.binary("fadd" if a.dtype.is_float else "add", a, b)
+
+    def sub(self, a: Value, b: Value) -> Value:
+        return self.binary("fsub" if a.dtype.is_float else "sub", a, b)
+
+    def mul(self, a: Value, b: Value) -> Value:
+        return self.binary("fmul" if a.dtype.is_float else "mul", a, b)
+
+    def maximum(self, a: Value, b: Value) -> Value:
+        return self._extreme("ogt", "max", a, b)
+
+    def minimum(self, a: Value, b: Value) -> Value:
+        return self._extreme("olt", "min", a, b)
+
+    def _extreme(self, predicate: str, name: str, a: Value, b: Value) -> Value:
+        """The greater or smaller operand, NaN if one is NaN."""
+        if a.dtype.kind == "bool":
+            return self.binary("or" if name == "max" else "and", a, b)
+        if not a.dtype.is_float:
+            return self.call(f"llvm.{_sign(a.dtype)}{name}", a.dtype, (a, b), a.lanes)
+        if _is_number(a):
+            a, b = b, a
+        if _is_number(b):  # maxps(b, a) is a where a is NaN
+            return self.select(self.fcmp(predicate, b, a), b, a)
+        ordered = self.select(self.fcmp(predicate, a, b), a, b)  # b where one is NaN
+        return self.select(self.fcmp("uno", a, a), a, ordered)
+
+    def icmp(self, predicate: str, a: Value, b: Value) -> Value:
+        return self.value(f"icmp {predicate} {a.typed}, {b.text}", boolean, a.lanes)
+
+    def fcmp(self, predicate: str, a: Value, b: Value) -> Value:
+        return self.value(f"fcmp {predicate} {a.typed}, {b.text}", boolean, a.lanes)
+
+    def select(self, condition: Value, a: Value, b: Value) -> Value:
+        """a where the condition holds, else b; lane by lane where it is a vector."""
+        if a == b or condition.text == "true":
+            return a
+        if condition.text == "false":
+            return b
+        return self.value(f"select {condition.typed}, {a.typed}, {b.typed}", a.dtype, a.lanes)
+
+    # Types
+
+    def bits(self, a: Value, dtype: DType) -> Value:
+        """The same bits as another type of equal width."""
+        if llvm_type(a.dtype) == llvm_type(dtype):
+            return Value(a.text, dtype, a.lanes)
+        return self.value(f"bitcast {a.typed} to {llvm_type(dtype, a.lanes)}", dtype, a.lanes)
+
+    def convert(self, a: Value, dtype: DType) -> Value:
+        """The value as another type: ints wrap, floats truncate toward zero and saturate,
+        NaN becomes 0; anything but zero is True."""
+        source, lanes = a.dtype, a.lanes
+        if source == dtype:
+            return a
+        number = number_of(a)
+        if number is not None and not (source.is_float and not dtype.is_float):
+            return constant(number, dtype, lanes)
+        if dtype.kind == "bool":
+            zero = constant(0, source, lanes)
+            return self.fcmp("une", a, zero) if source.is_float else self.icmp("ne", a, zero)
+        if source.is_float and not dtype.is_float:
+            sign = "u" if dtype.kind == "uint" else "s"
+            kind = f"{suffix(dtype, lanes)}.{suffix(source, lanes)}"
+            return self.call_full(f"llvm.fpto{sign}i.sat.{kind}", dtype, (a,), lanes)
+        if source.is_float:
+            word = "fpext" if dtype.bits > source.bits else "fptrunc"
+        elif dtype.is_float:
+            word = "sitofp" if source.kind == "int" else "uitofp"
+        elif source.kind != "bool" and dtype.bits == source.bits:
+            return Value(a.text, dtype, lanes)
+        elif source.kind != "bool" and dtype.bits < source.bits:
+            word = "trunc"
+        else:
+            word = "sext" if source.kind == "int" else "zext"
+        return self.value(f"{word} {a.typed} to {llvm_type(dtype, lanes)}", dtype, lanes)
+
+    def splat(self, a: Value, lanes: int) -> Value:
+        """A scalar in every lane."""
+        if lanes == a.lanes:
+            return a
+        number = number_of(a)
+        if number is not None:
+            return constant(number, a.dtype, lanes)
+        kind = llvm_type(a.dtype, lanes)
+        first = self.op(f"insertelement {kind} poison, {a.typed}, i64 0")
+        text = f"shufflevector {kind} {first}, {kind} poison, <{lanes} x i32> zeroinitializer"
+        return self.value(text, a.dtype, lanes)
+
+    def extract(self, a: Value, lane: int) -> Value:
+        if a.lanes == 1:
+            return a
+        return self.value(f"extractelement {a.typed}, i64 {lane}", a.dtype)
+
+    def iota(self, dtype: DType, lanes: int) -> Value:
+        """0, 1, 2 ... over the lanes."""
+        if lanes == 1:
+            return constant(0, dtype)
+        element = _element(dtype)
+        text = ", ".join(f"{element} {literal(i, dtype)}" for i in range(lanes))
+        return Value(f"<{text}>", dtype, lanes)
+
+    def shuffle(self, a: Value, b: Value | None, lanes: Iterable[int]) -> Value:
+        """Lanes picked by number from a and b joined."""
+        picked = list(lanes)
+        mask = ", ".join(f"i32 {i}" for i in picked)
+        other = f"{a.type} poison" if b is None else b.typed
+        text = f"shufflevector {a.typed}, {other}, <{len(picked)} x i32> <{mask}>"
+        return self.value(text, a.dtype, len(picked))
+
+    # Memory
+
+    def address(self, base: str, index: Value | int, dtype: DType) -> str:
+        """The pointer to element `index` (i64) of an array of `dtype`."""
+        text = str(index) if isinstance(index, int) else index.text
+        if text == "0":
+            return base
+        return self.op(f"getelementptr inbounds {memory_type(dtype)}, ptr {base}, i64 {text}")
+
+    def load(
+        self, pointer: str, dtype: DType, lanes: int = 1, *, align: int = 0, key: bool = False
+    ) -> Value:
+        """`key` where nothing in scope writes there; `align` defaults to one element."""
+        memory = memory_type(dtype, lanes)
+        text = self.op(f"load {memory}, ptr {pointer}, align {align or dtype.bytes}", key)
+        return self._from_memory(text, dtype, lanes)
+
+    def _from_memory(self, text: str, dtype: DType, lanes: int) -> Value:
+        if dtype.kind != "bool":
+            return Value(text, dtype, lanes)
+        zero = "0" if lanes == 1 else "zeroinitializer"
+        return self.value(f"icmp ne {memory_type(dtype, lanes)} {text}, {zero}", dtype, lanes)
+
+    def _to_memory(self, a: Value) -> str:
+        """Type and text of the value as memory holds it."""
+        if a.dtype.kind != "bool":
+            return a.typed
+        memory = memory_type(a.dtype, a.lanes)
+        return f"{memory} {self.op(f'zext {a.typed} to {memory}')}"
+
+    def store(self, a: Value, pointer: str, *, align: int = 0) -> None:
+        self.do(f"store {self._to_memory(a)}, ptr {pointer}, align {align or a.dtype.bytes}")
+
+    def masked_load(
+        self, pointer: str, dtype: DType, mask: Value, *, fill: Value | None = None, align: int = 0
+    ) -> Value:
+        """Lanes whose mask bit is clear are not read; they are `fill`, or undefined."""
+        lanes = mask.lanes
+        return self._read(
+            "load", f"ptr align {align or dtype.bytes} {pointer}", dtype, mask, fill, lanes
+        )
+
+    def gather(
+        self,
+        base: str,
+        index: Value,
+        dtype: DType,
+        mask: Value | None = None,
+        *,
+        fill: Value | None = None,
+    ) -> Value:
+        """base[index] for every lane of an integer vector."""
+        pointers = self._pointers(base, index, dtype)
+        if mask is None:
+            mask = constant(True, boolean, index.lanes)
+        pointer = f"<{index.lanes} x ptr> align {dtype.bytes} {pointers}"
+        return self._read("gather", pointer, dtype, mask, fill, index.lanes)
+
+    def _read(
+        self, word: str, pointer: str, dtype: DType, mask: Value, fill: Value | None, lanes: int
+    ) -> Value:
+        memory = memory_type(dtype, lanes)
+        other = f"{memory} poison" if fill is None else self._to_memory(fill)
+        name, types = self._memory_intrinsic(word, dtype, lanes)
+        self.declare(f"declare {memory} @{name}({types}, <{lanes} x i1>, {memory})")
+        text = self.op(f"call {memory} @{name}({pointer}, {mask.typed}, {other})", False)
+        return self._from_memory(text, dtype, lanes)
+
+    def masked_store(self, a: Value, pointer: str, mask: Value, *, align: int = 0) -> None:
+        self._write("store", a, f"ptr align {align or a.dtype.bytes} {pointer}", mask)
+
+    def scatter(self, a: Value, base: str, index: Value, mask: Value | None = None) -> None:
+        """base[index] = a for every lane, the last lane winning where indices repeat."""
+        if mask is None:
+            mask = constant(True, boolean, index.lanes)
+        pointers = self._pointers(base, index, a.dtype)
+        pointer = f"<{index.lanes} x ptr> align {a.dtype.bytes} {pointers}"
+        self._write("scatter", a, pointer, mask)
+
+    def _write(self, word: str, a: Value, pointer: str, mask: Value) -> None:
+        name, types = self._memory_intrinsic(word, a.dtype, a.lanes)
+        memory = memory_type(a.dtype, a.lanes)
+        self.declare(f"declare void @{name}({memory}, {types}, <{a.lanes} x i1>)")
+        self.do(f"call void @{name}({self._to_memory(a)}, {pointer}, {mask.typed})")
+
+    def _memory_intrinsic(self, word: str, dtype: DType, lanes: int) -> tuple[str, str]:
+        """Full name of a masked memory intrinsic, and its pointer operand's type."""
+        kind = f"v{lanes}i8" if dtype.kind == "bool" else suffix(dtype, lanes)
+        many = word in ("gather", "scatter")
+        pointer, name = (f"<{lanes} x ptr>", f"v{lanes}p0") if many else ("ptr", "p0")
+        return f"llvm.masked.{word}.{kind}.{name}", pointer
+
+    def _pointers(self, base: str, index: Value, dtype: DType) -> str:
+        return self.op(f"getelementptr inbounds {memory_type(dtype)}, ptr {base}, {index.typed}")
+
+    # Combination across lanes
+
+    def combine(self, combine: str, a: Value, b: Value) -> Value:
+        """One step of a reduction: sum, prod, max or min."""
+        match combine:
+            case "sum":
+                return self.add(a, b)
+            case "prod":
+                return self.mul(a, b)
+            case "max":
+                return self.maximum(a, b)
+            case "min":
+                return self.minimum(a, b)
+        raise ValueError(f"no reduction is called '{combine}'")
+
+    def reduce(self, combine: str, a: Value) -> Value:
+        """All lanes combined into a scalar, halves first: (0+4)+(2+6) ..., a fixed order."""
+        while a.lanes > 1:
+            half, odd = divmod(a.lanes, 2)
+            rest = self.extract(a, a.lanes - 1) if odd else None
+            low, high = self._halves(a, half)
+            a = self.combine(combine, low, high)
+            if rest is not None:
+                return self.combine(combine, self.reduce(combine, a), rest)
+        return a
+
+    def _halves(self, a: Value, half: int) -> tuple[Value, Value]:
+        if half == 1:
+            return self.extract(a, 0), self.extract(a, 1)
+        return self.shuffle(a, None, range(half)), self.shuffle(a, None, range(half, 2 * half))
+
+    def lane_mask(self, count: Value, lanes: int) -> Value:
+        """True in the first `count` (i64) lanes."""
+        return self.icmp("ult", self.iota(i64, lanes), self.splat(count, lanes))
+
+
+def _sign(dtype: DType) -> str:
+    return "s" if dtype.kind == "int" else "u"
+
+
+def _is_number(a: Value) -> bool:
+    number = number_of(a)
+    return number is not None and number == number
+
+
+_INTEGER_FOLDS = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+}
+_NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "fmul": 1.0, "fdiv": 1.0, "fsub": 0.0}
+
+
+def _fold(instruction: str, a: Value, b: Value) -> Value | None:
+    """Exact foldings only: x + 0.0 stays, for it turns -0.0 into 0.0."""
+    if not (a.is_constant or b.is_constant) or instruction not in _NEUTRAL:
+        return None
+    x, y = number_of(a), number_of(b)
+    if x is not None and y is not None and instruction in _INTEGER_FOLDS:
+        return constant(_INTEGER_FOLDS[instruction](int(x), int(y)), a.dtype, a.lanes)
+    neutral = _NEUTRAL[instruction]
+    if y == neutral and not (instruction == "fsub" and math.copysign(1.0, y) < 0):
+        return a
+    if x == neutral and instruction in ("add", "mul", "fmul"):
+        return b
+    if instruction == "mul" and 0 in (x, y):
+        return constant(0, a.dtype, a.lanes)
+    return None
