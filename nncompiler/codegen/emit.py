@@ -384,9 +384,8 @@ class Emitter:
     ) -> Value:
         """Lanes whose mask bit is clear are not read; they are `fill`, or undefined."""
         lanes = mask.lanes
-        return self._read(
-            "load", f"ptr align {align or dtype.bytes} {pointer}", dtype, mask, fill, lanes
-        )
+        where = f"ptr {pointer}, i32 {align or dtype.bytes}"
+        return self._read("load", where, dtype, mask, fill, lanes)
 
     def gather(
         self,
@@ -401,7 +400,7 @@ class Emitter:
         pointers = self._pointers(base, index, dtype)
         if mask is None:
             mask = constant(True, boolean, index.lanes)
-        pointer = f"<{index.lanes} x ptr> align {dtype.bytes} {pointers}"
+        pointer = f"<{index.lanes} x ptr> {pointers}, i32 {dtype.bytes}"
         return self._read("gather", pointer, dtype, mask, fill, index.lanes)
 
     def _read(
@@ -410,29 +409,33 @@ class Emitter:
         memory = memory_type(dtype, lanes)
         other = f"{memory} poison" if fill is None else self._to_memory(fill)
         name, types = self._memory_intrinsic(word, dtype, lanes)
-        self.declare(f"declare {memory} @{name}({types}, <{lanes} x i1>, {memory})")
+        self.declare(f"declare {memory} @{name}({types}, i32, <{lanes} x i1>, {memory})")
         text = self.op(f"call {memory} @{name}({pointer}, {mask.typed}, {other})", False)
         return self._from_memory(text, dtype, lanes)
 
     def masked_store(self, a: Value, pointer: str, mask: Value, *, align: int = 0) -> None:
-        self._write("store", a, f"ptr align {align or a.dtype.bytes} {pointer}", mask)
+        self._write("store", a, f"ptr {pointer}, i32 {align or a.dtype.bytes}", mask)
 
     def scatter(self, a: Value, base: str, index: Value, mask: Value | None = None) -> None:
         """base[index] = a for every lane, the last lane winning where indices repeat."""
         if mask is None:
             mask = constant(True, boolean, index.lanes)
         pointers = self._pointers(base, index, a.dtype)
-        pointer = f"<{index.lanes} x ptr> align {a.dtype.bytes} {pointers}"
+        pointer = f"<{index.lanes} x ptr> {pointers}, i32 {a.dtype.bytes}"
         self._write("scatter", a, pointer, mask)
 
     def _write(self, word: str, a: Value, pointer: str, mask: Value) -> None:
         name, types = self._memory_intrinsic(word, a.dtype, a.lanes)
         memory = memory_type(a.dtype, a.lanes)
-        self.declare(f"declare void @{name}({memory}, {types}, <{a.lanes} x i1>)")
+        self.declare(f"declare void @{name}({memory}, {types}, i32, <{a.lanes} x i1>)")
         self.do(f"call void @{name}({self._to_memory(a)}, {pointer}, {mask.typed})")
 
     def _memory_intrinsic(self, word: str, dtype: DType, lanes: int) -> tuple[str, str]:
-        """Full name of a masked memory intrinsic, and its pointer operand's type."""
+        """Full name of a masked memory intrinsic, and its pointer operand's type.
+
+        They are written in the form before LLVM 22, with the alignment as an operand, which later
+        versions still read.
+        """
         kind = f"v{lanes}i8" if dtype.kind == "bool" else suffix(dtype, lanes)
         many = word in ("gather", "scatter")
         pointer, name = (f"<{lanes} x ptr>", f"v{lanes}p0") if many else ("ptr", "p0")
