@@ -1,0 +1,142 @@
+"""nncompiler for the shared harness that compares what users would otherwise pick.
+
+    BENCH_ADAPTERS=tests/bench/adapter python ../shared/bench/peers.py --workloads xor,digits_mlp \
+        --peers nncompiler,torch,jax --threads 1
+
+Variants: "call" hands the arrays over at every step, "bound" runs on fixed buffers.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from session import Session  # the harness's
+
+if importlib.util.find_spec("nncompiler") is None:  # not installed: from this repository
+    sys.path.append(str(Path(__file__).resolve().parents[3]))
+
+NAME, IMPORTS = "nncompiler", ["nncompiler"]
+
+
+def env(threads: int, variant: str) -> dict[str, str]:
+    return {"FRESH_DIRS": "NNC_CACHE_DIR", "NNC_NUM_THREADS": str(threads)}
+
+
+def variants(wl: Any) -> list[str]:
+    if wl.family == "mlp" and wl.kind == "train":
+        native = wl.cfg.get("loop") or wl.cfg.get("epoch")
+        return ["native"] if native else ["call", "bound"]
+    return ["call"] if wl.family in ("mlp", "adam_10m", "fused_elem") else []
+
+
+def load(variant: str, threads: int) -> None:
+    global np, nx, nnc
+    import networkx as nx
+    import numpy as np
+
+    import nncompiler as nnc
+
+
+def versions() -> dict[str, str]:
+    import llvmlite
+
+    return {"nncompiler": nnc.__version__, "llvmlite": llvmlite.__version__}
+
+
+def build(wl: Any, data: Any, variant: str, threads: int) -> Session:
+    options = nnc.Options(threads=threads)
+    if wl.kind == "optim":
+        return build_update(wl, data, options)
+    if wl.family == "fused_elem":
+        return build_elementwise(data)
+    return build_mlp(wl, data, variant, options)
+
+
+def optimizer(wl: Any) -> Any:
+    return nnc.Adam(wl.lr) if wl.opt == "adam" else nnc.SGD(wl.lr, momentum=wl.momentum)
+
+
+# ------------------------------------------------------------------ multi-layer perceptrons
+
+
+def build_mlp(wl: Any, data: Any, variant: str, options: Any) -> Session:
+    training = wl.kind == "train"
+    model = nnc.compile(
+        mlp_graph(wl.cfg),
+        loss={"ce": "cross_entropy", "mse": "mse"}[wl.loss] if training else None,
+        optimizer=optimizer(wl) if training else None,
+        options=options,
+    )
+    for i in range(len(wl.cfg["sizes"]) - 1):
+        model.parameters[f"layer{i}.weight"][...] = data.params[f"w{i}"]
+        model.parameters[f"layer{i}.bias"][...] = data.params[f"b{i}"]
+    count = len(data.batches)
+    if not training:
+        return Session(lambda i: model(data.batches[i % count][0]), output=lambda y: y)
+    return Session(train_step(wl, data, variant, model), loss=float)
+
+
+def mlp_graph(cfg: dict[str, Any]) -> Any:
+    g = nx.DiGraph()
+    g.add_node("x", op="input", shape=("batch", cfg["sizes"][0]))
+    layers = list(pairwise(cfg["sizes"]))
+    for i, (_, units) in enumerate(layers):
+        activation = cfg["act"] if i < len(layers) - 1 else cfg["out"]
+        g.add_node(f"layer{i}", op="dense", units=units, activation=activation or None)
+    nx.add_path(g, ["x", *(f"layer{i}" for i in range(len(layers)))])
+    return g
+
+
+def train_step(wl: Any, data: Any, variant: str, model: Any) -> Callable[[int], Any]:
+    batches, count = data.batches, len(data.batches)
+    if wl.cfg.get("loop"):
+        native = model.bind(*batches[0])
+        return lambda i: native.run(wl.cfg["loop"])
+    if wl.cfg.get("epoch"):
+        x, t = batches[0]
+        fit = dict(epochs=1, batch_size=wl.batch, shuffle=False, verbose=0)
+        return lambda i: model.fit(x, t, **fit).history["loss"][-1]
+    if variant == "bound":
+        bound = [model.bind(*batch) for batch in batches]
+        return lambda i: bound[i % count]()
+    return lambda i: model.step(*batches[i % count])
+
+
+# ------------------------------------------------------------------ the other families
+
+
+def build_update(wl: Any, data: Any, options: Any) -> Session:
+    """The optimizer alone, on given gradients."""
+    g = nx.DiGraph()
+    for name, value in data.params.items():
+        g.add_node(name, op="parameter", shape=value.shape)
+    model = nnc.compile(g, optimizer=optimizer(wl), options=options)
+    for name, value in data.params.items():
+        model.parameters[name][...] = value
+    gradients = dict(zip(data.params, data.batches[0], strict=True))
+
+    def flat(_: Any) -> Any:
+        return np.concatenate([np.ravel(model.parameters[name]) for name in data.params])
+
+    return Session(lambda i: model.update(gradients), output=flat)
+
+
+def build_elementwise(data: Any) -> Session:
+    """layer_norm(gelu(x * w + b) + res), gelu by tanh."""
+
+    def fused(x: Any, res: Any, w: Any, b: Any, g: Any, beta: Any) -> Any:
+        y = x * w + b
+        y = 0.5 * y * (1 + nnc.tanh(0.7978845608028654 * (y + 0.044715 * y * y * y))) + res
+        y = y - nnc.mean(y, axis=-1, keepdims=True)
+        scale = 1 / nnc.sqrt(nnc.mean(y * y, axis=-1, keepdims=True) + 1e-5)
+        return y * scale * g + beta
+
+    call = nnc.jit(fused)
+    x, res = data.batches[0]
+    p = [data.params[k] for k in ("w", "b", "g", "beta")]
+    return Session(lambda i: call(x, res, *p), output=lambda y: y)

@@ -1,0 +1,48 @@
+"""Every example runs from its own command line, says something, and stays short."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def run(*command: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_example_runs(path: Path) -> None:
+    assert len(run(str(path)).splitlines()) >= 3
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_example_is_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) < 90
+
+
+def test_there_are_five_examples() -> None:
+    names = {"xor_neurons", "digits", "custom_activation", "look_inside", "scipy_minimize"}
+    assert names <= {p.stem for p in EXAMPLES}
+
+
+def test_look_inside_prints_one_stage() -> None:
+    text = run("examples/look_inside.py", "gradient")
+    assert "hidden" in text
