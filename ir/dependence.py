@@ -1,0 +1,117 @@
+"""Takes a loop, gives whether its iterations may run in any order, statement by statement.
+
+for i: y[i] = x[i] + y[i]              independent: every iteration touches its own element
+for i: s[0] = x[i]; y[i] = s[0]        dependent: the iterations share s[0]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from ir.index import Index, Var
+from ir.loops import Accumulate, For, Init, Let, ScatterAdd, Stmt, Store, Tile, statements
+from ir.scalar import Scalar, walk
+from ir.types import Extent
+
+Path = tuple[tuple[Var, int], ...]  # the loops around an access with their steps, outermost first
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One place where memory is touched: mode is "load", "store" or "add"."""
+
+    mode: str
+    buffer: str
+    index: Index | None  # None where the element depends on data
+    path: Path
+
+
+def independent(loop: For, memory: Callable[[str], str]) -> bool:
+    """`memory` gives buffers that share memory the same name."""
+    if _carries_value(loop.body):
+        return False
+    accesses = list(_accesses(loop.body, ((loop.var, _step(loop)),)))
+    stored = {memory(a.buffer) for a in accesses if a.mode != "load"}
+    return all(_separate([a for a in accesses if memory(a.buffer) == name]) for name in stored)
+
+
+def scalars(stmt: Stmt) -> tuple[Scalar, ...]:
+    """The expressions that stand in the statement itself."""
+    match stmt:
+        case Let(value=v) | Init(value=v) | Accumulate(value=v) | Store(value=v):
+            return (v,)
+        case ScatterAdd(row=row, value=v):
+            return (row, v)
+        case Tile(lhs=lhs, rhs=rhs):
+            return (lhs, rhs)
+        case For():
+            return ()
+
+
+def _carries_value(body: tuple[Stmt, ...]) -> bool:
+    """Whether an accumulator of an outer scope is read where it is being accumulated."""
+    inner = list(statements(body))
+    defined = {s.name for s in inner if isinstance(s, Init)}
+    carried = {s.name for s in inner if isinstance(s, Accumulate)} - defined
+    used = {x.name for s in inner for x in walk(scalars(s)) if x.kind == "ref"}
+    return bool(carried & used)
+
+
+def _accesses(body: Iterable[Stmt], path: Path) -> Iterator[Access]:
+    for stmt in body:
+        inner = path
+        if isinstance(stmt, Tile):
+            inner = (*path, (stmt.m, 1), (stmt.n, 1))
+            yield from _accesses(stmt.epilogue, inner)
+            inner += tuple((k, 1) for k in stmt.k)
+        for s in walk(scalars(stmt)):
+            if s.kind == "load":
+                yield Access("load", s.name, None if s.args else s.index, inner)
+        match stmt:
+            case For(var=var, body=statements_inside):
+                yield from _accesses(statements_inside, (*path, (var, _step(stmt))))
+            case Store(buffer=buffer, index=index):
+                yield Access("store", buffer, index, path)
+            case ScatterAdd(buffer=buffer):
+                yield Access("add", buffer, None, path)
+
+
+def _step(loop: For) -> int:
+    return 1 if loop.kind == "vector" else loop.step
+
+
+def _separate(accesses: list[Access]) -> bool:
+    """Whether no two iterations meet in the memory that these accesses touch."""
+    if all(a.mode == "add" for a in accesses):
+        return True
+    if len(accesses) == 1 and accesses[0].index is not None:
+        used = accesses[0].index.variables
+        return all(var in used or var.extent == 1 for var, _ in accesses[0].path)
+    first = accesses[0].index
+    return first is not None and all(
+        a.mode != "add" and a.index == first and _injective(first, a.path) for a in accesses
+    )
+
+
+def _injective(index: Index, path: Path) -> bool:
+    """Whether different points of the loops give different values of the index (mixed radix)."""
+    steps: list[tuple[int, int | None]] = []
+    for var, step in path:
+        if var.extent == 1:
+            continue
+        coefficient = index.coefficient(var)
+        if not coefficient:
+            return False
+        symbolic = isinstance(var.extent, Extent)
+        count = None if isinstance(var.extent, Extent) else -(-var.extent // step)
+        steps.append((abs(coefficient) * step, None if symbolic else count))
+    reach = 0
+    for step, count in sorted(steps, key=lambda s: (s[0], s[1] is None)):
+        if step <= reach:
+            return False
+        if count is None:
+            reach = 1 << 62
+        else:
+            reach += step * (count - 1)
+    return True

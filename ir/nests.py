@@ -1,0 +1,74 @@
+"""Takes kernels and micro-kernels, gives the plain loop nests that they mean (no schedule)."""
+
+from __future__ import annotations
+
+from ir.index import Index, Var
+from ir.loops import Accumulate, For, Function, Init, Kernel, Let, ScatterAdd, Stmt, Store, Tile
+from ir.scalar import Scalar, apply, const, ref
+from ir.types import DType
+
+
+def plain_loops(kernel: Kernel) -> Function:
+    """The loop nest that a kernel means, without any schedule: values of all writes first, so that
+    an update may be written over what the other writes read."""
+    body: list[Stmt] = []
+    for r in kernel.reductions:
+        body.append(Init(r.name, identity(r.combine, r.value.dtype)))
+        body += _nest(kernel.reduce_axes, "serial", [Accumulate(r.name, r.combine, r.value)])
+    inner = [w for w in kernel.writes if w.inner]
+    outer = [w for w in kernel.writes if not w.inner]
+    body += [Let(f"outer{i}", w.value) for i, w in enumerate(outer)]
+    rows: list[Stmt] = [Let(f"inner{i}", w.value) for i, w in enumerate(inner)]
+    rows += [Store(w.buffer, w.index, _named("inner", i, w.value)) for i, w in enumerate(inner)]
+    if inner:
+        body += _nest(kernel.reduce_axes, "serial", rows)
+    body += [Store(w.buffer, w.index, _named("outer", i, w.value)) for i, w in enumerate(outer)]
+    before: list[Stmt] = []
+    if (s := kernel.scatter) is not None:
+        size = next(b.size for b in kernel.buffers if b.name == s.buffer)
+        element = Var("element", size)
+        zero = Store(s.buffer, Index.of(element), const(0, s.value.dtype))
+        before = _nest((element,), "parallel", [zero])
+        body.append(ScatterAdd(s.buffer, s.index, s.row, s.stride, s.value))
+    loops = (*before, *_nest(kernel.axes, "parallel", body))
+    return Function(kernel.label, kernel.buffers, loops)
+
+
+def _named(prefix: str, number: int, value: Scalar) -> Scalar:
+    return ref(f"{prefix}{number}", value.dtype)
+
+
+def _nest(axes: tuple[Var, ...], kind: str, body: list[Stmt]) -> list[Stmt]:
+    for var in reversed(axes):
+        body = [For(var, kind, 1, tuple(body))]
+    return body
+
+
+def identity(combine: str, dtype: DType) -> Scalar:
+    """The value that changes nothing when combined: 0, 1, or the end of the dtype's range."""
+    if combine in ("sum", "prod"):
+        return const(0 if combine == "sum" else 1, dtype)
+    lowest = combine == "max"
+    if dtype.is_float:
+        return const(float("-inf") if lowest else float("inf"), dtype)
+    if dtype.kind == "bool":
+        return const(not lowest, dtype)
+    low, high = integer_range(dtype)
+    return const(low if lowest else high, dtype)
+
+
+def integer_range(dtype: DType) -> tuple[int, int]:
+    """The smallest and largest value of an integer dtype."""
+    if dtype.kind == "uint":
+        return 0, (1 << dtype.bits) - 1
+    return -(1 << dtype.bits - 1), (1 << dtype.bits - 1) - 1
+
+
+def tile_loops(tile: Tile) -> tuple[Stmt, ...]:
+    """The loop nest that a micro-kernel stands for."""
+    product = apply("mul", (tile.lhs, tile.rhs), tile.lhs.dtype)
+    body: list[Stmt] = [Init(tile.acc, const(0, tile.lhs.dtype))]
+    body += _nest(tile.k, "serial", [Accumulate(tile.acc, "sum", product)])
+    body += tile.epilogue
+    columns = For(tile.n, "vector", max(1, tile.lanes * tile.vectors), tuple(body))
+    return (For(tile.m, "vector", max((1, *tile.rows)), (columns,)),)

@@ -1,0 +1,127 @@
+"""Takes kernels and loop functions, gives text that reads like the C it becomes.
+
+kernel hidden_bias_relu: rows
+  axes       i < batch, j < 128
+  writes     hidden[i*128 + j] = relu((z[i*128 + j] + b[j]))
+
+void hidden_bias_relu(f32 *hidden /* 128*batch, written */, f32 *z /* 128*batch */, ...) {
+  parallel for (i = 0; i < batch; i += 1) {
+    ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ir.index import Index, Var
+from ir.loops import (
+    Accumulate,
+    Buffer,
+    For,
+    Function,
+    Init,
+    Kernel,
+    Let,
+    ScatterAdd,
+    Stmt,
+    Store,
+    Tile,
+)
+from ir.scalar import Scalar, render
+
+_ASSIGN = {"sum": "+=", "prod": "*="}
+
+
+def print_kernel(kernel: Kernel) -> str:
+    """The kernel's recipe, axes, schedule and phases."""
+    lines = [f"kernel {kernel.label}: {kernel.recipe}"]
+    lines += _row("nodes", kernel.nodes)
+    lines += _row("axes", [f"{v} < {v.extent}" for v in kernel.axes])
+    lines += _row("reduce", [f"{v} < {v.extent}" for v in kernel.reduce_axes])
+    lines += _row("schedule", map(str, kernel.schedule))
+    over = ", ".join(map(str, kernel.reduce_axes))
+    for r in kernel.reductions:
+        lines.append(f"  {r.name} = {r.combine} over {over or 'nothing'} of {render(r.value)}")
+    if (s := kernel.scatter) is not None:
+        lines.append(f"  {_scatter(s.buffer, s.index, s.row, s.stride, s.value)}")
+    for w in kernel.writes:
+        points = f"  // for every {over}" if w.inner and over else ""
+        lines.append(f"  {w.buffer}[{w.index}] = {render(w.value)}{points}")
+    lines += [f"  // {_buffer(b)}" for b in kernel.buffers]
+    return "\n".join(lines) + "\n"
+
+
+def print_function(function: Function) -> str:
+    """The loop nest as C-like text."""
+    lines = [f"void {function.label}({', '.join(map(_buffer, function.buffers))}) {{"]
+    lines += [f"  thread_local {b.dtype} {b.name}[{b.size}];" for b in function.scratch]
+    lines += _lines(function.body, "  ")
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _row(title: str, entries: Iterable[str]) -> list[str]:
+    text = ", ".join(entries)
+    return [f"  {title:<10} {text}"] if text else []
+
+
+def _buffer(b: Buffer) -> str:
+    return f"{b.dtype} *{b.name} /* {b.size}{', written' if b.written else ''} */"
+
+
+def _lines(body: Iterable[Stmt], indent: str) -> Iterator[str]:
+    for stmt in body:
+        match stmt:
+            case For():
+                yield f"{indent}{_header(stmt)} {{{_comment(stmt)}"
+                yield from _lines(stmt.body, indent + "  ")
+                yield f"{indent}}}"
+            case Tile():
+                yield from _tile(stmt, indent)
+            case _:
+                yield f"{indent}{_simple(stmt)};"
+
+
+def _header(loop: For) -> str:
+    v = loop.var
+    prefix = "" if loop.kind == "serial" else f"{loop.kind} "
+    return f"{prefix}for ({v} = 0; {v} < {v.extent}; {v} += {loop.step})"
+
+
+def _comment(loop: For) -> str:
+    return f"  // {loop.step} values of {loop.var} at once" if loop.kind == "vector" else ""
+
+
+def _simple(stmt: Let | Init | Accumulate | Store | ScatterAdd) -> str:
+    match stmt:
+        case Let(name, value):
+            return f"const {value.dtype} {name} = {render(value)}"
+        case Init(name, value):
+            return f"{value.dtype} {name} = {render(value)}"
+        case Accumulate(name, combine, value) if combine in _ASSIGN:
+            return f"{name} {_ASSIGN[combine]} {render(value)}"
+        case Accumulate(name, combine, value):
+            return f"{name} = {combine}({name}, {render(value)})"
+        case Store(buffer, index, value):
+            return f"{buffer}[{index}] = {render(value)}"
+        case ScatterAdd(buffer, index, row, stride, value):
+            return _scatter(buffer, index, row, stride, value)
+
+
+def _scatter(buffer: str, index: Index, row: Scalar, stride: int, value: Scalar) -> str:
+    return f"{buffer}[{index} + {render(row)}*{stride}] += {render(value)}"
+
+
+def _tile(tile: Tile, indent: str) -> Iterator[str]:
+    heights = "/".join(map(str, tile.rows))
+    columns = f"{tile.vectors} x {tile.lanes}"
+    yield f"{indent}// micro-kernel: {heights} rows x {columns} columns, unroll {tile.unroll}"
+    yield f"{indent}tile for ({_ranges((tile.m, tile.n))}) {{"
+    yield f"{indent}  {tile.lhs.dtype} {tile.acc} = 0;"
+    product = f"{render(tile.lhs)} * {render(tile.rhs)}"
+    yield f"{indent}  for ({_ranges(tile.k)}) {tile.acc} += {product};"
+    yield from _lines(tile.epilogue, indent + "  ")
+    yield f"{indent}}}"
+
+
+def _ranges(axes: Iterable[Var]) -> str:
+    return ", ".join(f"{v} < {v.extent}" for v in axes)
