@@ -30,7 +30,7 @@ class Literal:
 
     @staticmethod
     def of(array: np.ndarray[Any, Any], dtype: DType) -> Literal:
-        array = np.ascontiguousarray(array, dtype.numpy)
+        array = np.asarray(array, dtype.numpy, order="C")
         return Literal(dtype, np.shape(array), array.tobytes())
 
     @cached_property

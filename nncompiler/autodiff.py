@@ -1,0 +1,87 @@
+"""Takes a graph of values, gives the graph of their derivatives, by reverse accumulation.
+
+    y = tanh(x @ w)      ->      d_w = x' @ (d_y * (1 - y * y))
+
+Derivatives are ordinary nodes, so they can be differentiated again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, Sequence
+
+from ir import ops
+from ir.graph import Node, topological
+
+
+def differentiate(
+    output: Node,
+    wrt: Sequence[Node],
+    cotangent: Node | None = None,
+    names: MutableMapping[Node, str] | None = None,
+) -> tuple[Node, ...]:
+    """The derivative of `output` by each node of `wrt` (inputs or values on the way).
+
+    `cotangent` has the type of `output` and weighs its elements; it may be left out for a scalar.
+    A node that the output does not depend on gets zeros. `names` is given the name "d_<name>" for
+    the cotangent of every node that has a name there. ValueError where an integer is differentiated.
+    """
+    seed = _seed(output, cotangent)
+    for node in wrt:
+        if not node.dtype.is_float:
+            raise ValueError(f"cannot differentiate by a value of type {node.type}")
+    order = topological([output])
+    active = _depending(order, wrt)
+    cotangents: dict[Node, Node] = {output: seed}
+    for node in reversed(order):
+        g = cotangents.get(node)
+        if g is None or node not in active:
+            continue
+        for operand, part in _contributions(node, g):
+            if operand in active and operand.dtype.is_float:
+                known = cotangents.get(operand)
+                cotangents[operand] = part if known is None else known + part
+    if names is not None:
+        _name(names, cotangents, order)
+    return tuple(cotangents.get(n, ops.full_like(n, 0)) for n in wrt)
+
+
+def _seed(output: Node, cotangent: Node | None) -> Node:
+    if not output.dtype.is_float:
+        raise ValueError(f"cannot differentiate a value of type {output.type}: it is not real")
+    if cotangent is None:
+        if output.shape:
+            raise ValueError(
+                f"cannot differentiate {output.type} without a cotangent: not a scalar"
+            )
+        return ops.full_like(output, 1)
+    if cotangent.type != output.type:
+        raise ValueError(f"the cotangent is {cotangent.type}, the value is {output.type}")
+    return cotangent
+
+
+def _depending(order: Sequence[Node], wrt: Sequence[Node]) -> set[Node]:
+    """The nodes through which the output depends on one of `wrt`."""
+    active = set(wrt)
+    for node in order:
+        if any(i in active for i in node.inputs):
+            active.add(node)
+    return active
+
+
+def _contributions(node: Node, g: Node) -> list[tuple[Node, Node]]:
+    """What the cotangent of a node adds to those of its operands."""
+    if node.op.vjp is None or not node.inputs:
+        return []
+    parts = node.op.vjp(g, node, *node.inputs, **node.attrs)
+    if not isinstance(parts, tuple):
+        parts = (parts,)
+    return [(i, p) for i, p in zip(node.inputs, parts, strict=True) if p is not None]
+
+
+def _name(
+    names: MutableMapping[Node, str], cotangents: dict[Node, Node], order: Sequence[Node]
+) -> None:
+    for node in order:
+        name, g = names.get(node), cotangents.get(node)
+        if name is not None and g is not None and g not in names:
+            names[g] = f"d_{name}"
