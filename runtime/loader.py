@@ -1,0 +1,83 @@
+"""Takes object bytes of an artifact, gives native functions that Python can call.
+
+The second of the two files that touch llvmlite (codegen/assemble.py is the first). One JIT linker
+lives as long as the process; every program is a library of its own in it, so names never clash,
+and is unloaded with its last reference. ctypes releases the GIL around every call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.artifact import Artifact
+
+Native = Callable[..., int]
+
+_ENTRY = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 3)
+_REPEAT = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 3, ctypes.c_int64)
+_TABLE = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 4)
+
+_lock = threading.Lock()
+_numbers = itertools.count()
+_linker: Any = None
+
+
+@dataclass(frozen=True)
+class Program:
+    """The native functions of one artifact; None where the artifact has no such function.
+
+    entry    (bufs, syms, team) -> 0, or 1 + the position of the failed check
+    repeat   (bufs, syms, team, n): n calls of the entry
+    profile  (bufs, syms, team, ticks): one call, ticks[i] += clock ticks of kernel i
+    train    (bufs, syms, team, feed): the entry over batches of rows, see session.py
+    """
+
+    entry: Native
+    repeat: Native | None
+    profile: Native | None
+    train: Native | None
+    library: Any  # keeps the code in memory
+
+
+def load(artifact: Artifact) -> Program:
+    """Links the artifact's code into this process; ValueError if it cannot be linked."""
+    entry = artifact.plan.entry
+    optional = [f"{entry}_{kind}" for kind in ("repeat", "profile", "train")]
+    present = [name for name in optional if name.encode() + b"\0" in artifact.object]
+    library = _link(artifact.object, [entry, *present])
+
+    def function(kind: str, prototype: Any) -> Native | None:
+        name = f"{entry}_{kind}"
+        return prototype(library[name]) if name in present else None
+
+    return Program(
+        entry=_ENTRY(library[entry]),
+        repeat=function("repeat", _REPEAT),
+        profile=function("profile", _TABLE),
+        train=function("train", _TABLE),
+        library=library,
+    )
+
+
+def _link(code: bytes, names: list[str]) -> Any:
+    import llvmlite.binding as llvm  # llvmlite is loaded at the first compile
+
+    global _linker
+    with _lock:
+        if _linker is None:
+            llvm.initialize_native_target()
+            llvm.initialize_native_asmprinter()
+            machine = llvm.Target.from_default_triple().create_target_machine(reloc="pic")
+            _linker = llvm.create_lljit_compiler(machine)
+        builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+        for name in names:
+            builder.export_symbol(name)
+        try:
+            return builder.link(_linker, f"nnc{next(_numbers)}")
+        except RuntimeError as error:
+            raise ValueError(f"the compiled object cannot be loaded: {error}") from error
