@@ -1,0 +1,79 @@
+"""Every stage of the pipeline computes what NumPy computes, on random graphs and gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from ir.graph import Graph
+from ir.interpret import run_graph
+from nncompiler.simplify import simplify
+from tests.random_graphs import BATCHES, data_for, graphs, tolerance
+from tests.stages import Arrays, stages
+
+SLOW = settings(max_examples=30, suppress_health_check=list(HealthCheck))
+
+
+def assert_close(ours: Arrays, reference: Arrays, limit: float, what: str) -> None:
+    """Largest difference at most `limit` times the largest value (at least 1)."""
+    assert ours.keys() == reference.keys()
+    for name, expected in reference.items():
+        found = ours[name]
+        assert found.shape == expected.shape, f"{what}, {name}"
+        assert found.dtype == expected.dtype, f"{what}, {name}"
+        if not expected.size:
+            continue
+        scale = max(1.0, float(np.max(np.abs(expected))))
+        error = float(np.max(np.abs(found.astype(float) - expected.astype(float)))) / scale
+        assert error <= limit, f"{what}, {name}: {error}\n{found}\n{expected}"
+
+
+def check_every_stage(graph: Graph) -> None:
+    runs = stages(graph)
+    for batch in BATCHES:
+        arrays = data_for(graph, batch, seed=batch)
+        reference = run_graph(graph, arrays)
+        for stage, run in runs.items():
+            assert_close(run(arrays), reference, tolerance(graph), f"{stage}, batch {batch}")
+
+
+@SLOW
+@given(graphs())
+def test_every_stage_computes_what_numpy_computes(graph: Graph) -> None:
+    check_every_stage(graph)
+
+
+@SLOW
+@given(graphs(gradients=True))
+def test_every_stage_computes_the_gradient(graph: Graph) -> None:
+    check_every_stage(graph)
+
+
+@settings(max_examples=50, suppress_health_check=list(HealthCheck))
+@given(graphs(gradients=True))
+def test_simplify_is_idempotent(graph: Graph) -> None:
+    once = simplify(graph)
+    twice = simplify(once)
+    assert all(twice.outputs[name] is node for name, node in once.outputs.items())
+
+
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
+@given(graphs(gradients=True))
+def test_gradients_are_those_of_differences(graph: Graph) -> None:
+    """Along one random direction, in float64."""
+    if tolerance(graph) > 1e-6:
+        return
+    arrays = data_for(graph, 3)
+    r = np.random.default_rng(1)
+    names = [n.attrs["id"] for n in graph.inputs if f"grad:{n.attrs['id']}" in graph.outputs]
+    direction = {n: r.standard_normal(arrays[n].shape) for n in names}
+    step = 1e-6
+
+    def loss(sign: float) -> float:
+        moved = {n: arrays[n] + sign * step * direction[n] for n in names}
+        return float(run_graph(graph, {**arrays, **moved})["loss"])
+
+    results = run_graph(graph, arrays)
+    slope = sum(float(np.sum(results[f"grad:{n}"] * direction[n])) for n in names)
+    assert slope == pytest.approx((loss(1) - loss(-1)) / (2 * step), rel=1e-4, abs=1e-4)
