@@ -23,7 +23,7 @@ def differentiate(
 
     `cotangent` has the type of `output` and weighs its elements; it may be left out for a scalar.
     A node that the output does not depend on gets zeros. `names` is given the name "d_<name>" for
-    the cotangent of every node that has a name there. ValueError where an integer is differentiated.
+    the cotangent of every node that has a name there. ValueError for integers.
     """
     seed = _seed(output, cotangent)
     for node in wrt:
@@ -83,5 +83,5 @@ def _name(
 ) -> None:
     for node in order:
         name, g = names.get(node), cotangents.get(node)
-        if name is not None and g is not None and g not in names:
+        if name is not None and g is not None and g not in names and g.op.name != "constant":
             names[g] = f"d_{name}"

@@ -1,7 +1,7 @@
 """Takes two operands, gives their einsum: the CONTRACT record and matmul, dot, einsum, outer.
 
 Every index of the spec stands in the output or in both operands, so that the derivative of a
-contraction is again a contraction:  ab,bc->ac   gives   ac,bc->ab   and   ac,ab->bc.
+contraction is again a contraction:  ab,bc->ac   gives   ac,bc->ab   and   ab,ac->bc.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from ir.graph import Node, make
 from ir.op import Lowering, Op, Sample, register
 from ir.ops.core import NUMBERS, Array, Value, promote, random_for
+from ir.ops.elementwise import mul
 from ir.ops.reductions import sum
 from ir.ops.views import reshape, transpose
 from ir.types import Dim, TensorType
@@ -50,7 +51,7 @@ def _contract_type(a: TensorType, b: TensorType, *, spec: str) -> TensorType:
 
 def _contract_vjp(g: Node, y: Node, a: Node, b: Node, *, spec: str) -> tuple[Node, Node]:
     left, right, out = parse_spec(spec)
-    return contract(g, b, f"{out},{right}->{left}"), contract(g, a, f"{out},{left}->{right}")
+    return contract(g, b, f"{out},{right}->{left}"), contract(a, g, f"{left},{out}->{right}")
 
 
 def _contract_evaluate(a: Array, b: Array, *, spec: str) -> Array:
@@ -149,7 +150,7 @@ def dot(a: Value, b: Value) -> Node:
     """numpy.dot: a product with a scalar, else the last axis of a with the last but one of b."""
     a, b = promote(a, b)
     if a.ndim == 0 or b.ndim == 0:
-        return a * b
+        return mul(a, b)
     if b.ndim <= 2:
         return matmul(a, b)
     letters = LETTERS[: a.ndim + b.ndim - 1]

@@ -45,11 +45,18 @@ def literal(value: Value, dtype: DType) -> Node:
         what = repr(value) if array.ndim == 0 else f"an array of {array.dtype}"
         raise TypeError(f"{what} does not fit a value of dtype {dtype}: cast it explicitly")
     if kind in "iu" and dtype.kind in INTEGERS and array.size:
-        info = np.iinfo(dtype.numpy)
-        if int(array.min()) < info.min or int(array.max()) > info.max:
+        low, high = integer_range(dtype)
+        if int(array.min()) < low or int(array.max()) > high:
             raise ValueError(f"{value!r} is out of range for {dtype}")
     with np.errstate(over="ignore"):
         return make("constant", value=Literal.of(array, dtype))
+
+
+def integer_range(dtype: DType) -> tuple[int, int]:
+    """The lowest and the highest integer of a dtype."""
+    if dtype.kind == "uint":
+        return 0, 2**dtype.bits - 1
+    return -(2 ** (dtype.bits - 1)), 2 ** (dtype.bits - 1) - 1
 
 
 def default_dtype(value: Value) -> DType:
@@ -96,9 +103,11 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
 
 def broadcast_to(x: Value, shape: Iterable[Any]) -> Node:
     """x repeated along new and length-one axes, as numpy.broadcast_to."""
-    x, target = as_node(x), tuple(as_dim(d) for d in shape)
-    if x.shape == target:
-        return x
+    node, target = as_node(x), tuple(as_dim(d) for d in shape)
+    return node if node.shape == target else _broadcast(node, target)
+
+
+def _broadcast(x: Node, target: Shape) -> Node:
     offset = len(target) - x.ndim
     if offset < 0 or any(d not in (1, t) for d, t in zip(x.shape, target[offset:], strict=True)):
         raise ValueError(f"cannot broadcast {x.type} to ({', '.join(map(str, target))})")

@@ -9,6 +9,7 @@ where either operand is NaN; `round` takes halves to even.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,14 @@ from ir.ops.core import (
     broadcast_together,
     elementwise,
     full_like,
+    integer_range,
     promote,
     random_for,
     uniform_value,
 )
 from ir.types import DType, TensorType, boolean, dtype_of, f32, f64, i32, i64, u32, u64
 
+Function = Callable[..., Node]
 BOTH = (COMMUTATIVE, CHEAP)
 SYMMETRIC = frozenset({"int", "float"})
 
@@ -96,7 +99,7 @@ maximum = elementwise("maximum", np.maximum, _vjp_maximum, arity=2, kinds=NUMBER
 minimum = elementwise("minimum", np.minimum, _vjp_minimum, arity=2, kinds=NUMBERS, flags=BOTH)
 neg = elementwise("neg", np.negative, lambda g, y, x: -g, kinds=NUMBERS, flags=[CHEAP])
 abs = elementwise("abs", np.abs, lambda g, y, x: g * sign(x), kinds=SYMMETRIC, flags=[CHEAP])
-sign = elementwise("sign", np.sign, kinds=SYMMETRIC, flags=[CHEAP], smooth=False)
+sign: Function = elementwise("sign", np.sign, kinds=SYMMETRIC, flags=[CHEAP], smooth=False)
 floor = elementwise("floor", np.floor, flags=[CHEAP], smooth=False)
 ceil = elementwise("ceil", np.ceil, flags=[CHEAP], smooth=False)
 round = elementwise("round", np.rint, flags=[CHEAP], smooth=False, doc="round, halves to even")
@@ -143,7 +146,7 @@ tanh = elementwise("tanh", np.tanh, lambda g, y, x: g * (1.0 - y * y))
 sigmoid = elementwise("sigmoid", _evaluate_sigmoid, lambda g, y, x: g * (y * (1.0 - y)))
 erf = elementwise("erf", _evaluate_erf, lambda g, y, x: g * (_SLOPE_OF_ERF * exp(-(x * x))))
 sin = elementwise("sin", np.sin, lambda g, y, x: g * cos(x))
-cos = elementwise("cos", np.cos, lambda g, y, x: -g * sin(x))
+cos: Function = elementwise("cos", np.cos, lambda g, y, x: -g * sin(x))
 relu = elementwise(
     "relu",
     lambda x: np.maximum(x, x.dtype.type(0)),
@@ -154,18 +157,18 @@ relu = elementwise(
 # --------------------------------------------------------------------------- comparison, bits
 
 
-def _compare(name: str, evaluate: Any, kinds: frozenset[str], flags: tuple[str, ...]) -> Any:
+def _compare(name: str, evaluate: Any, kinds: frozenset[str], flags: tuple[str, ...]) -> Function:
     return elementwise(
         name, evaluate, arity=2, kinds=kinds, result=boolean, flags=flags, smooth=False
     )
 
 
-def _bits(name: str, evaluate: Any, flags: tuple[str, ...] = BOTH) -> Any:
+def _bits(name: str, evaluate: Any, flags: tuple[str, ...] = BOTH) -> Function:
     return elementwise(name, evaluate, arity=2, kinds=BITS, flags=flags, smooth=False)
 
 
 def _shift(evaluate: Any) -> Any:
-    def shifted(a: Array, b: Array) -> Array:
+    def shifted(a: Array, b: Array) -> Any:
         amount = b.astype(np.dtype(f"u{b.dtype.itemsize}"))
         inside = amount < 8 * a.dtype.itemsize
         safe = np.where(inside, b, b.dtype.type(0))
@@ -176,7 +179,7 @@ def _shift(evaluate: Any) -> Any:
 
 eq = _compare("eq", np.equal, ANY, BOTH)
 ne = _compare("ne", np.not_equal, ANY, BOTH)
-lt = _compare("lt", np.less, NUMBERS, (CHEAP,))
+lt: Function = _compare("lt", np.less, NUMBERS, (CHEAP,))
 le = _compare("le", np.less_equal, NUMBERS, (CHEAP,))
 and_ = _bits("and", np.bitwise_and)
 or_ = _bits("or", np.bitwise_or)
@@ -193,13 +196,13 @@ shr = elementwise(
 def gt(a: Value, b: Value) -> Node:
     """a > b, as b < a."""
     a, b = promote(a, b)
-    return lt(b, a)  # type: ignore[no-any-return]
+    return lt(b, a)
 
 
 def ge(a: Value, b: Value) -> Node:
     """a >= b, as b <= a."""
     a, b = promote(a, b)
-    return le(b, a)  # type: ignore[no-any-return]
+    return le(b, a)
 
 
 # --------------------------------------------------------------------------- select
@@ -226,7 +229,7 @@ register(
         "where",
         Lowering.MAP,
         _where_type,
-        lambda c, a, b: np.where(c, a, b),
+        lambda c, a, b: np.asarray(np.where(c, a, b)),
         lambda g, y, c, a, b: (None, where(c, g, 0.0), where(c, 0.0, g)),
         _where_samples,
         frozenset({CHEAP}),
@@ -247,11 +250,11 @@ def _evaluate_cast(x: Array, *, dtype: DType) -> Array:
     target = dtype.numpy
     if x.dtype.kind != "f" or dtype.kind not in INTEGERS:
         return x.astype(target)
-    info = np.iinfo(target)
+    least, most = integer_range(dtype)
     whole = np.trunc(np.nan_to_num(x, nan=0.0, posinf=np.inf, neginf=-np.inf)).astype(np.float64)
-    high, low = whole >= float(info.max), whole <= float(info.min)
+    high, low = whole >= float(most), whole <= float(least)
     inside = np.where(high | low, 0.0, whole).astype(target)
-    return np.where(high, target.type(info.max), np.where(low, target.type(info.min), inside))
+    return np.where(high, target.type(most), np.where(low, target.type(least), inside))
 
 
 def _vjp_cast(g: Node, y: Node, x: Node, *, dtype: DType) -> Node | None:

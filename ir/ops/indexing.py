@@ -52,7 +52,7 @@ def clamp_index(indices: Node, size: Dim) -> Node:
         if np.all((known >= 0) & (known < size)):
             return indices
     last = extent(size, indices.dtype) - 1
-    return minimum(maximum(indices, 0), last)  # type: ignore[no-any-return]
+    return minimum(maximum(indices, 0), last)
 
 
 def _index_samples(name: str) -> tuple[np.random.Generator, list[tuple[Any, Any]]]:
@@ -156,7 +156,7 @@ def one_hot(indices: Value, size: int, dtype: DType | str = f32) -> Node:
     """1 at the index along a new last axis, else 0; all 0 where the index is out of range."""
     indices = as_node(indices)
     shape = (*indices.shape, size)
-    spread = broadcast_to(reshape(indices, (*indices.shape, 1)), shape)
+    spread = make("broadcast", indices, shape=shape, axes=tuple(range(indices.ndim)))
     return cast(eq(spread, iota(shape, len(shape) - 1, indices.dtype)), dtype_of(dtype))
 
 

@@ -89,4 +89,4 @@ def normal(key: Value, counter: Value, shape: Iterable[Any], dtype: DType | str 
     bits = 24 if target == f32 else 31
     radius = (_fraction(first, bits, target) + 1.0) * 2.0**-bits  # in (0, 1]
     angle = _fraction(second, bits, target) * (2 * math.pi * 2.0**-bits)
-    return sqrt(-2.0 * log(radius)) * cos(angle)  # type: ignore[no-any-return]
+    return sqrt(-2.0 * log(radius)) * cos(angle)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ir.graph import Node, make
-from ir.ops.core import Array, Value, as_node, full_like, normalize_axes, reduction
+from ir.ops.core import Array, Value, as_node, full_like, integer_range, normalize_axes, reduction
 from ir.ops.elementwise import abs, cast, eq, exp, log, lt, ne, or_, where
 from ir.ops.leaves import extent, iota
 from ir.ops.views import ravel, reshape, stop_gradient
@@ -141,13 +141,13 @@ def var(x: Value, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> No
 def any(x: Value, axis: Any = None, keepdims: bool = False) -> Node:
     """Whether some element is not zero."""
     hit = _reduce("max", cast(cast(x, boolean), i32), axis, keepdims)
-    return lt(full_like(hit, 0), hit)  # type: ignore[no-any-return]
+    return lt(full_like(hit, 0), hit)
 
 
 def all(x: Value, axis: Any = None, keepdims: bool = False) -> Node:
     """Whether no element is zero."""
     hit = _reduce("min", cast(cast(x, boolean), i32), axis, keepdims)
-    return ne(hit, full_like(hit, 0))  # type: ignore[no-any-return]
+    return ne(hit, full_like(hit, 0))
 
 
 def _arg_extreme(name: str, x: Value, axis: int | None, keepdims: bool, dtype: DType) -> Node:
@@ -159,8 +159,8 @@ def _arg_extreme(name: str, x: Value, axis: int | None, keepdims: bool, dtype: D
     hit = eq(x, _spread(make(name, x, axes=(at,)), x, (at,)))
     if x.dtype.is_float:
         hit = or_(hit, ne(x, x))
-    beyond = np.iinfo(dtype.numpy).max
-    return _reduce("min", where(hit, iota(x.shape, at, dtype), int(beyond)), at, keepdims)
+    _, beyond = integer_range(dtype)
+    return _reduce("min", where(hit, iota(x.shape, at, dtype), beyond), at, keepdims)
 
 
 def argmax(

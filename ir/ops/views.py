@@ -273,10 +273,10 @@ view(
 
 def slice_(x: Value, starts: Sequence[int], stops: Shape, steps: Sequence[int]) -> Node:
     """x[start:stop:step, ...] with exact bounds on every axis and steps > 0."""
-    x = as_node(x)
-    if stops == x.shape and not any(starts) and all(s == 1 for s in steps):
-        return x
-    return make("slice", x, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
+    node = as_node(x)
+    if stops == node.shape and not any(starts) and all(s == 1 for s in steps):
+        return node
+    return make("slice", node, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
 
 
 def slice_axis(x: Value, axis: int, start: int, stop: int, step: int = 1) -> Node:
@@ -336,13 +336,13 @@ view(
 
 def pad(x: Value, low: Sequence[int], high: Sequence[int], value: float = 0) -> Node:
     """x with `low` elements of `value` before and `high` after every axis."""
-    x = as_node(x)
+    node = as_node(x)
     if not any(low) and not any(high):
-        return x
-    if isinstance(value, float) and not x.dtype.is_float:
-        raise TypeError(f"{value!r} does not fit a value of dtype {x.dtype}")
-    convert = {"float": float, "bool": bool}.get(x.dtype.kind, int)
-    return make("pad", x, low=tuple(low), high=tuple(high), value=convert(value))
+        return node
+    if isinstance(value, float) and not node.dtype.is_float:
+        raise TypeError(f"{value!r} does not fit a value of dtype {node.dtype}")
+    convert = {"float": float, "bool": bool}.get(node.dtype.kind, int)
+    return make("pad", node, low=tuple(low), high=tuple(high), value=convert(value))
 
 
 def _flip_type(x: TensorType, *, axes: Ints) -> TensorType:
@@ -427,6 +427,7 @@ def _concatenate_vjp(g: Node, y: Node, *parts: Node, axis: int) -> tuple[Node, .
 
 def _concatenate_samples() -> list[Sample]:
     random = random_for("concatenate")
+    cases: list[tuple[list[tuple[int, ...]], int]]
     cases = [([(3,), (4,)], 0), ([(2, 3), (2, 1), (2, 0)], 1), ([(17, 2), (33, 2)], 0), ([(0,)], 0)]
     return [Sample(tuple(random.normal(size=s) for s in ss), {"axis": a}) for ss, a in cases]
 
