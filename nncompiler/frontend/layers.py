@@ -1,0 +1,387 @@
+"""Takes the values that a node's edges bring and its attributes, gives the node's value.
+
+One function per kind: what comes first are the operands (`*values` for any number), the keywords
+are the node's attributes. Activations and primitives are kinds under their own names.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ir import ops
+from ir.graph import Node, make
+from ir.op import REGISTRY, Lowering, Op
+from ir.types import DType, Extent, as_dim, boolean, dtype_of
+from nncompiler.frontend.activations import ACTIVATIONS, make_activation, parameters_of
+from nncompiler.frontend.site import Site
+
+REQUIRED = inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An `op` of a layer graph. `operands` is None where any number above 0 is taken."""
+
+    name: str
+    build: Callable[..., Node]
+    operands: tuple[str, ...] | None
+    attributes: Mapping[str, Any]
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def kind(build: Callable[..., Node], name: str = "") -> Callable[..., Node]:
+    """Enter a function (site, operands, *, attributes) as a kind under its name."""
+    parameters = list(inspect.signature(build).parameters.values())[1:]
+    variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    operands = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+    attributes = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    name = name or build.__name__.removesuffix("_")
+    KINDS[name] = Kind(name, build, None if variadic else operands, attributes)
+    return build
+
+
+def find_kind(name: str) -> Kind | None:
+    """The kind of that name: a layer, an activation or a primitive; None if there is none."""
+    if name in KINDS:
+        return KINDS[name]
+    if name in ACTIVATIONS:
+        return _activation_kind(name)
+    return _primitive_kind(REGISTRY[name]) if name in _primitive_names() else None
+
+
+def kind_names() -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*KINDS, *ACTIVATIONS, *_primitive_names())))
+
+
+# --------------------------------------------------------------------------- leaves
+
+
+@kind
+def input(site: Site, *, shape: Sequence[Any], dtype: object = None) -> Node:
+    return site.input(checked_shape(shape), _dtype(site, dtype))
+
+
+@kind
+def constant(site: Site, *, value: Any, dtype: object = None) -> Node:
+    array = np.asarray(value)
+    known = boolean if dtype is None and array.dtype.kind == "b" else _dtype(site, dtype)
+    return ops.constant(array.astype(known.numpy), known)
+
+
+@kind
+def parameter(
+    site: Site,
+    *,
+    shape: Sequence[int],
+    initializer: object = None,
+    regularizer: object = None,
+    trainable: bool = True,
+) -> Node:
+    sizes = checked_shape(shape, symbols=False)
+    if not sizes:
+        fans = (1, 1)
+    else:
+        fans = (math.prod(sizes[:-1]), sizes[-1])  # type: ignore[arg-type]
+    return site.parameter(
+        "",
+        sizes,  # type: ignore[arg-type]
+        fans=fans,
+        initializer=initializer,
+        regularizer=regularizer,
+        trainable=trainable,
+        is_weight=len(sizes) > 1 or regularizer is not None,
+    )
+
+
+# --------------------------------------------------------------------------- layers
+
+
+@kind
+def dense(
+    site: Site,
+    x: Node,
+    *,
+    units: int,
+    activation: object = None,
+    use_bias: bool = True,
+    initializer: object = None,
+    bias_initializer: object = "zeros",
+    regularizer: object = None,
+    trainable: bool = True,
+) -> Node:
+    """activation(x @ weight + bias), weight (inputs, units)."""
+    units = count("units", units)
+    inputs = x.shape[-1] if x.shape else None
+    if not isinstance(inputs, int):
+        raise ValueError("dense needs a value whose last axis is a number of features")
+    weight = site.parameter(
+        "weight",
+        (inputs, units),
+        fans=(inputs, units),
+        initializer=initializer,
+        regularizer=regularizer,
+        trainable=trainable,
+    )
+    z = ops.matmul(x, weight)
+    if use_bias:
+        z = z + site.parameter(
+            "bias",
+            (units,),
+            fans=(inputs, units),
+            initializer=bias_initializer,
+            trainable=trainable,
+            is_weight=False,
+        )
+    return activate(site, z, activation)
+
+
+def activate(site: Site, z: Node, activation: object) -> Node:
+    """The activation of z, with z named `node.z` where the two differ."""
+    name, function = make_activation(activation)
+    y = function(z)
+    if y.shape != z.shape:
+        raise ValueError(f"the activation '{name}' gave {y.type} for {z.type}")
+    if y is not z:
+        site.call_it(z, "z")
+    last_axis = getattr(function, "keywords", {}).get("axis", -1) in (-1, z.ndim - 1)
+    return site.ends_in(name, y, z) if last_axis else y
+
+
+@kind
+def activation(site: Site, x: Node, *, function: object) -> Node:
+    return _activate_only(site, x, function)
+
+
+def _activate_only(site: Site, x: Node, function: object) -> Node:
+    """As `activate`, where x is another node's value and keeps that name."""
+    name, call = make_activation(function)
+    y = call(x)
+    last_axis = getattr(call, "keywords", {}).get("axis", -1) in (-1, x.ndim - 1)
+    return site.ends_in(name, y, x) if last_axis else y
+
+
+@kind
+def dropout(site: Site, x: Node, *, rate: float) -> Node:
+    """Zeros with probability `rate`, the rest scaled by 1 / (1 - rate); x itself at inference.
+
+    The mask is a function of seed, counter and this node's name, so it is never stored.
+    """
+    if isinstance(rate, bool) or not 0.0 <= rate < 1.0:
+        raise ValueError(f"rate has to be in [0, 1), not {rate!r}")
+    if not site.program.training or rate == 0.0:
+        return x
+    seed, counter = site.random_source()
+    key = (ops.constant(site.number, "u32"), seed)
+    drawn = ops.uniform(key, counter, x.shape, x.dtype)
+    mask = site.call_it(drawn >= float(rate), "mask")
+    return ops.where(mask, x * (1.0 / (1.0 - rate)), 0.0)
+
+
+# --------------------------------------------------------------------------- arithmetic
+
+
+def _fold(function: Callable[[Node, Node], Node], *values: Node) -> Node:
+    return functools.reduce(function, values)
+
+
+@kind
+def add(site: Site, *values: Node) -> Node:
+    return _fold(ops.add, *values)
+
+
+@kind
+def mul(site: Site, *values: Node) -> Node:
+    return _fold(ops.mul, *values)
+
+
+@kind
+def maximum(site: Site, *values: Node) -> Node:
+    return _fold(ops.maximum, *values)
+
+
+@kind
+def minimum(site: Site, *values: Node) -> Node:
+    return _fold(ops.minimum, *values)
+
+
+@kind
+def sub(site: Site, a: Node, b: Node) -> Node:
+    return a - b
+
+
+@kind
+def div(site: Site, a: Node, b: Node) -> Node:
+    return a / b
+
+
+@kind
+def matmul(site: Site, a: Node, b: Node) -> Node:
+    return a @ b
+
+
+# --------------------------------------------------------------------------- shapes
+
+
+@kind
+def concat(site: Site, *values: Node, axis: int = 1) -> Node:
+    return ops.concatenate(values, axis)
+
+
+kind(concat, "concatenate")
+
+
+@kind
+def reshape(site: Site, x: Node, *, shape: Sequence[int]) -> Node:
+    """The axes after the batch as `shape`, which may hold one -1."""
+    return ops.reshape(x, (*x.shape[:1], *shape))
+
+
+@kind
+def flatten(site: Site, x: Node) -> Node:
+    return ops.reshape(x, (*x.shape[:1], math.prod(x.shape[1:])))  # type: ignore[arg-type]
+
+
+@kind
+def transpose(site: Site, x: Node, *, perm: Sequence[int]) -> Node:
+    return ops.transpose(x, tuple(perm))
+
+
+@kind
+def slice_(
+    site: Site,
+    x: Node,
+    *,
+    axis: int = 1,
+    start: int | None = None,
+    stop: int | None = None,
+    step: int | None = None,
+    index: Any = None,
+) -> Node:
+    """start:stop:step along one axis, or x[index] with NumPy's index."""
+    if index is not None:
+        return x[tuple(index) if isinstance(index, list) else index]
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"axis {axis} is out of bounds for {x.type}")
+    before = (slice(None),) * (axis % x.ndim)
+    return x[(*before, slice(start, stop, step))]
+
+
+@kind
+def pad(site: Site, x: Node, *, pad_width: Any, constant_values: float = 0.0) -> Node:
+    """As numpy.pad with mode "constant"; a pair per axis."""
+    pairs = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
+    low, high = [int(a) for a, _ in pairs], [int(b) for _, b in pairs]
+    return ops.pad(x, low, high, constant_values)
+
+
+# --------------------------------------------------------------------------- reductions
+
+
+def _reduction(name: str) -> None:
+    function = getattr(ops, name)
+
+    def build(site: Site, x: Node, *, axis: Any = -1, keepdims: bool = False) -> Node:
+        result = function(x, tuple(axis) if isinstance(axis, list) else axis, keepdims)
+        assert isinstance(result, Node)
+        return result
+
+    kind(build, name)
+
+
+for _name in ("sum", "mean", "max", "min", "prod", "var", "any", "all", "logsumexp"):
+    _reduction(_name)
+
+
+@kind
+def argmax(site: Site, x: Node, *, axis: int = -1) -> Node:
+    return ops.argmax(x, axis)
+
+
+@kind
+def argmin(site: Site, x: Node, *, axis: int = -1) -> Node:
+    return ops.argmin(x, axis)
+
+
+# --------------------------------------------------------------------------- by name
+
+
+def _activation_kind(name: str) -> Kind:
+    def build(site: Site, x: Node, **parameters: Any) -> Node:
+        return _activate_only(site, x, (name, parameters))
+
+    return Kind(name, build, ("x",), parameters_of(name))
+
+
+def _primitive_names() -> tuple[str, ...]:
+    leaves = Lowering.LEAF
+    return tuple(n for n, op in REGISTRY.items() if op.lowering is not leaves or n == "iota")
+
+
+def _primitive_kind(op: Op) -> Kind:
+    """A kind from an op's record: its operands and attributes are those of its test samples."""
+    sample = op.samples()[0]
+    function = getattr(ops, op.name, None) or getattr(ops, f"{op.name}_", None)
+
+    def build(site: Site, *values: Node, **attrs: Any) -> Node:
+        known = {k: _attribute(k, v) for k, v in attrs.items()}
+        if op.lowering is Lowering.MAP and function is not None:
+            result = function(*values, **known)
+            assert isinstance(result, Node)
+            return result
+        return make(op, *values, **known)
+
+    operands = tuple("abcdef"[: len(sample.arrays)])
+    return Kind(op.name, build, operands, dict.fromkeys(sample.attrs, REQUIRED))
+
+
+def _attribute(name: str, value: Any) -> Any:
+    if name == "dtype":
+        return dtype_of(value)
+    if name == "shape":
+        return tuple(as_dim(v) for v in value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+# --------------------------------------------------------------------------- checks
+
+
+def _dtype(site: Site, dtype: object) -> DType:
+    return site.program.dtype if dtype is None else dtype_of(dtype)
+
+
+def count(name: str, value: Any) -> int:
+    """A whole number above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} has to be a whole number, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} has to be at least 1, not {value}")
+    return int(value)
+
+
+def checked_shape(shape: Sequence[Any], *, symbols: bool = True) -> tuple[int | Extent, ...]:
+    """The extents of a shape; a symbol may stand only in front."""
+    if isinstance(shape, (str, bytes)) or not isinstance(shape, Sequence):
+        raise TypeError(f"shape has to be a tuple such as ('batch', 64), not {shape!r}")
+    dims = []
+    for axis, dim in enumerate(shape):
+        known = as_dim(dim)
+        if isinstance(known, Extent) and not symbols:
+            raise ValueError(f"the symbolic extent '{dim}' in shape {tuple(shape)} of a parameter")
+        if isinstance(known, Extent) and axis > 0:
+            raise ValueError(
+                f"symbolic extent '{dim}' on axis {axis} of shape {tuple(shape)}: a symbol may "
+                "stand only in the first entry"
+            )
+        if isinstance(known, int) and known < 0:
+            raise ValueError(f"negative extent {dim} in shape {tuple(shape)}")
+        dims.append(known)
+    return tuple(dims)

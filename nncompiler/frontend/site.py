@@ -1,0 +1,233 @@
+"""Takes nothing, gives what a network is made of: parameters, states, and the site of one layer.
+
+A `Network` says how to build its graph; a `Program` gathers what the layers make while they are
+built; a `Site` is the place of one layer in it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ir import ops
+from ir.graph import Node
+from ir.types import DType, Shape, TensorType
+from nncompiler.frontend.initializers import Array, Fans, Initializer, make_initializer
+from nncompiler.frontend.optimizers import State
+from nncompiler.frontend.regularizers import Regularizer, make_regularizer
+
+# Inputs that the training graphs add beside those of the network.
+RESERVED = ("target", "sample_weight", "learning_rate")
+RESERVED_PREFIXES = ("optimizer.", "random.", "target:", "grad:", "update:", "metric:")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A learned array. `is_weight` tells whether the model's regularizer applies to it."""
+
+    name: str
+    node: Node
+    initializer: Initializer
+    trainable: bool
+    regularizer: Regularizer | None
+    is_weight: bool
+    fans: Fans
+
+
+@dataclass(frozen=True)
+class View:
+    """One number inside an array: how a neuron graph's weights lie in dense parameters."""
+
+    array: str
+    index: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A row of the summary."""
+
+    name: str
+    op: str
+    type: TensorType
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Built:
+    """The graph of a network: outputs by name, names of values, new values of states.
+
+    `ends` holds the outputs that end in softmax, log_softmax or sigmoid: (its name, what it saw).
+    """
+
+    outputs: dict[str, Node]
+    names: dict[Node, str]
+    updates: dict[str, Node]
+    ends: dict[str, tuple[str, Node]]
+    layers: tuple[Layer, ...]
+
+    @property
+    def logits(self) -> dict[str, Node]:
+        """What the softmax saw, of every output that is one."""
+        return {k: z for k, (name, z) in self.ends.items() if name != "sigmoid"}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as the user described it; `build(training)` gives its graph.
+
+    `views` maps a neuron graph's parameter names (`u->v`, `v.bias`) to places in `parameters`.
+    """
+
+    dtype: DType
+    inputs: dict[str, Node]
+    parameters: dict[str, Parameter]
+    states: dict[str, State]
+    build: Callable[[bool], Built]
+    views: dict[str, View] = field(default_factory=dict)
+
+    def draw(self, seed: int) -> dict[str, Array]:
+        """First values of all parameters. Each has its own stream of random numbers, so that a
+        new layer leaves the others' values alone. ValueError names the parameter that fails."""
+        return {name: draw_parameter(p, seed) for name, p in self.parameters.items()}
+
+    def draw_states(self, seed: int) -> dict[str, Array]:
+        """First values of all states (the seed of random numbers among them)."""
+        values = {name: state.initial.copy() for name, state in self.states.items()}
+        if SEED in values:
+            values[SEED] = np.asarray(seed % 2**32, np.uint32)
+        return values
+
+
+SEED = "random.seed"
+COUNTER = "random.counter"
+
+
+def draw_parameter(parameter: Parameter, seed: int) -> Array:
+    rng = np.random.default_rng([seed % 2**64, zlib.crc32(parameter.name.encode())])
+    shape = tuple(int(d) for d in parameter.node.shape)  # type: ignore[arg-type]
+    try:
+        values = parameter.initializer.draw(rng, shape, parameter.fans, parameter.node.dtype)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"parameter '{parameter.name}': {error}") from error
+    return np.ascontiguousarray(values)
+
+
+@dataclass
+class Program:
+    """What the layers have made so far."""
+
+    dtype: DType
+    training: bool
+    initializer: Initializer
+    inputs: dict[str, Node] = field(default_factory=dict)
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    makers: dict[str, Site] = field(default_factory=dict)
+    states: dict[str, State] = field(default_factory=dict)
+    updates: dict[str, Node] = field(default_factory=dict)
+    names: dict[Node, str] = field(default_factory=dict)
+    ends: dict[Node, tuple[str, Node]] = field(default_factory=dict)
+    layers: list[Layer] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One layer's place: its node's name, and the name that its parameters go by (`owner`).
+
+    `shared` tells that the user gave that name by `share=`.
+    """
+
+    program: Program
+    name: str
+    owner: str
+    shared: bool
+    op: str
+
+    def input(self, shape: Sequence[Any], dtype: DType) -> Node:
+        check_id(self.name)
+        if self.name in self.program.parameters:
+            raise ValueError(f"duplicate name: '{self.name}' is also a parameter")
+        node = ops.input(self.name, dtype, shape)
+        self.program.inputs[self.name] = node
+        return node
+
+    def parameter(
+        self,
+        suffix: str,
+        shape: Sequence[int],
+        *,
+        fans: Fans,
+        initializer: object = None,
+        regularizer: object = None,
+        trainable: bool = True,
+        is_weight: bool = True,
+    ) -> Node:
+        """The parameter `owner.suffix` (or `owner`); sites of one owner share it."""
+        name = f"{self.owner}.{suffix}" if suffix else self.owner
+        known = self.program.parameters.get(name)
+        if known is not None:
+            return self._shared(known, tuple(shape))
+        check_id(name)
+        if name in self.program.inputs:
+            raise ValueError(f"duplicate name: '{name}' is also an input")
+        drawn = self.program.initializer if initializer is None else make_initializer(initializer)
+        node = ops.input(name, self.program.dtype, shape)
+        self.program.parameters[name] = Parameter(
+            name, node, drawn, bool(trainable), make_regularizer(regularizer), is_weight, fans
+        )
+        self.program.makers[name] = self
+        return node
+
+    def _shared(self, known: Parameter, shape: Shape) -> Node:
+        maker = self.program.makers[known.name]
+        if maker.owner != self.owner or not (maker.shared and self.shared):
+            raise ValueError(
+                f"duplicate name: '{maker.name}' also has a parameter '{known.name}'; give both "
+                "nodes the same share=... if it is meant to be one"
+            )
+        if known.node.shape != shape:
+            raise ValueError(
+                f"shared parameter '{known.name}' has shape {_text(known.node.shape)} in "
+                f"'{maker.name}' but needs {_text(shape)} here"
+            )
+        return known.node
+
+    def call_it(self, value: Node, suffix: str = "") -> Node:
+        """Give a value a readable name, unless it has one; gives the value."""
+        full = f"{self.name}.{suffix}" if suffix else self.name
+        self.program.names.setdefault(value, full)
+        return value
+
+    def ends_in(self, activation: str, result: Node, seen: Node) -> Node:
+        """Note that `result` is the activation of `seen`, for losses that undo it."""
+        if activation in ("softmax", "log_softmax", "sigmoid"):
+            self.program.ends.setdefault(result, (activation, seen))
+        return result
+
+    def random_source(self) -> tuple[Node, Node]:
+        """(seed, counter): two u32 scalars; the counter is advanced by every training step."""
+        nodes = []
+        for id in (SEED, COUNTER):
+            node = ops.input(id, "u32", ())
+            self.program.states.setdefault(id, State(node, np.zeros((), np.uint32)))
+            nodes.append(node)
+        self.program.updates.setdefault(COUNTER, nodes[1] + 1)
+        return nodes[0], nodes[1]
+
+    @property
+    def number(self) -> int:
+        """A number of 32 bits that belongs to this layer's name in every run."""
+        return zlib.crc32(self.name.encode())
+
+
+def check_id(name: str) -> None:
+    """ValueError for a name that the training graphs need for themselves."""
+    if name in RESERVED or name.startswith(RESERVED_PREFIXES):
+        raise ValueError(f"the name '{name}' is reserved; choose another one")
+
+
+def _text(shape: Shape) -> str:
+    return f"({', '.join(map(str, shape))})"
