@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 
 import numpy as np
 import pytest
 
+from runtime.artifact import Artifact
+from runtime.cache import Cache
 from runtime.session import Session
 from runtime.state import State
 
@@ -273,5 +276,32 @@ def test_profile_leaves_parameters_alone(step_artifact):
 
 
 def test_persistent_arrays_must_fit(step_artifact):
-    with pytest.raises(ValueError, match="'w'.*compiled as"):
+    with pytest.raises(ValueError, match=r"'w'.*compiled as"):
         Session(step_artifact, {"w": np.zeros(4, np.float32), "count": np.zeros((), np.float32)})
+
+
+def test_an_artifact_survives_the_disk(step_artifact, tmp_path):
+    cache = Cache(tmp_path / "cache")
+    cache.put("0" * 64, step_artifact)
+    stored = cache.get("0" * 64)
+    assert stored == step_artifact
+    session, _ = make(stored)
+    check(session(data(3)), data(3))
+
+
+def test_broken_code_is_one_clear_error(step_artifact):
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        make(Artifact(step_artifact.plan, b"not an object file"))
+
+
+def test_an_interrupt_between_native_calls_leaves_the_session_usable(step_artifact):
+    session, state = make(step_artifact)
+    bound = session.bind(data(4))
+    timer = threading.Timer(0.3, _thread.interrupt_main)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        bound.run(10**12)
+    timer.join()
+    state["count"] = 0
+    check(session(data(4)), data(4))
+    assert state["count"] == 1
