@@ -136,8 +136,15 @@ _PRIMITIVE: tuple[str, ...] = (
     "sqrt",
     "rsqrt",
     "erf",
+    "sin",
+    "cos",
+    "abs",
+    "sign",
+    "neg",
+    "floor",
+    "ceil",
+    "round",
 )
-_PRIMITIVE += ("sin", "cos", "abs", "sign", "neg", "floor", "ceil", "round")
 _ALIASES = {"identity": "linear", "swish": "silu", "step": "heaviside"}
 
 ACTIVATIONS: dict[str, Callable[..., Node]] = {f.__name__: f for f in _OWN}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, cast
 
 import networkx as nx
 
@@ -50,7 +50,7 @@ def output_nodes(
         if lonely and len(graph) > 1:
             raise fail(f"node '{lonely[0]}' is not connected to anything", node=lonely[0])
         return [n for n in graph if graph.out_degree(n) == 0]
-    chosen = [outputs] if isinstance(outputs, str) else list(outputs)  # type: ignore[call-overload]
+    chosen = [outputs] if isinstance(outputs, str) else list(cast(Iterable[Hashable], outputs))
     by_name = {str(n): n for n in graph}
     for name in chosen:
         if str(name) not in by_name:

@@ -18,7 +18,7 @@ import numpy as np
 from ir import ops
 from ir.graph import Node, make
 from ir.op import REGISTRY, Lowering, Op
-from ir.types import DType, Extent, as_dim, boolean, dtype_of
+from ir.types import DType, Extent, as_dim, bind_dim, boolean, dtype_of, multiply
 from nncompiler.frontend.activations import ACTIVATIONS, make_activation, parameters_of
 from nncompiler.frontend.site import Site
 
@@ -86,14 +86,11 @@ def parameter(
     regularizer: object = None,
     trainable: bool = True,
 ) -> Node:
-    sizes = checked_shape(shape, symbols=False)
-    if not sizes:
-        fans = (1, 1)
-    else:
-        fans = (math.prod(sizes[:-1]), sizes[-1])  # type: ignore[arg-type]
+    sizes = [bind_dim(d, {}) for d in checked_shape(shape, symbols=False)]
+    fans = (math.prod(sizes[:-1]), sizes[-1]) if sizes else (1, 1)
     return site.parameter(
         "",
-        sizes,  # type: ignore[arg-type]
+        sizes,
         fans=fans,
         initializer=initializer,
         regularizer=regularizer,
@@ -247,7 +244,7 @@ def reshape(site: Site, x: Node, *, shape: Sequence[int]) -> Node:
 
 @kind
 def flatten(site: Site, x: Node) -> Node:
-    return ops.reshape(x, (*x.shape[:1], math.prod(x.shape[1:])))  # type: ignore[arg-type]
+    return ops.reshape(x, (*x.shape[:1], multiply(x.shape[1:])))
 
 
 @kind

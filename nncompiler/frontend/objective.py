@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
-from typing import Any
+from typing import Any, cast
 
 from ir import ops
 from ir.graph import Graph, Node, substitute
@@ -25,7 +25,7 @@ from nncompiler.frontend.initializers import Array
 from nncompiler.frontend.losses import LABELS, Loss, make_loss, mean_loss, target_kind, target_shape
 from nncompiler.frontend.metrics import Metric, Result, make_metric
 from nncompiler.frontend.names import suggest
-from nncompiler.frontend.optimizers import Optimizer, State, Update, make_optimizer
+from nncompiler.frontend.optimizers import Optimizer, Update, make_optimizer
 from nncompiler.frontend.regularizers import Regularizer, make_regularizer
 from nncompiler.frontend.site import Built, Network, Parameter
 
@@ -112,10 +112,14 @@ class Objective:
     @cached_property
     def states(self) -> dict[str, Array]:
         """First values of everything that persists beside the parameters, by input id."""
-        states: dict[str, State] = dict(self.network.states)
+        return self.draw_states(0)
+
+    def draw_states(self, seed: int) -> dict[str, Array]:
+        """As `states`, with the seed that dropout masks depend on."""
+        values = self.network.draw_states(seed)
         if self.optimizer is not None:
-            states |= self._update.states
-        return {id: state.initial.copy() for id, state in states.items()}
+            values |= {id: state.initial.copy() for id, state in self._update.states.items()}
+        return values
 
     @cached_property
     def _graphs(self) -> dict[str, Graph]:
@@ -177,9 +181,8 @@ class Objective:
 
     def _update_graph(self) -> Graph:
         outputs = {f"update:{id}": node for id, node in self._update.values.items()}
-        return self._assemble(
-            "update", outputs, self._update.names, tuple(self._gradients.values())
-        )
+        first = tuple(self._gradients.values())
+        return self._assemble("update", outputs, self._update.names, first)
 
     def _step(self) -> Graph:
         backward, update = self.graph("backward"), self.graph("update")
@@ -206,7 +209,10 @@ class Objective:
         used = sorted((n for n in leaves if n not in data), key=lambda n: rank.get(n, len(rank)))
         inputs = tuple(dict.fromkeys((*first, *data, *used)))
         known = set(found)
-        return Graph(name, inputs, dict(outputs), {n: t for n, t in names.items() if n in known})
+        kept = {n: t for n, t in names.items() if n in known}
+        for leaf in inputs:
+            kept.setdefault(leaf, leaf.attrs["id"].replace("grad:", "d_").replace(":", "_"))
+        return Graph(name, inputs, dict(outputs), kept)
 
     def _kept(self) -> list[Node]:
         return [p.node for p in self.network.parameters.values()]
@@ -265,7 +271,7 @@ def make_objective(
     loss: object = None,
     optimizer: object = None,
     regularizer: object = None,
-    metrics: Sequence[object] | object = (),
+    metrics: object = (),
     kinds: str | Mapping[str, str] | None = None,
     weighted: bool = False,
 ) -> Objective:
@@ -276,7 +282,7 @@ def make_objective(
     outputs = tuple(network.build(False).outputs)
     try:
         several = isinstance(metrics, Sequence) and not isinstance(metrics, str)
-        found = [make_metric(m) for m in (metrics if several else [metrics])]  # type: ignore[attr-defined]
+        found = [make_metric(m) for m in cast(Sequence[object], metrics if several else [metrics])]
         losses = _losses(loss, network)
         made = make_optimizer(optimizer)
         penalty = make_regularizer(regularizer)
@@ -291,7 +297,7 @@ def make_objective(
             hint="leave out the optimizer",
         )
     by_output = dict.fromkeys(losses, kinds) if isinstance(kinds, str) else dict(kinds or {})
-    return Objective(network, losses, made, penalty, dict(found), by_output, weighted)  # type: ignore[arg-type]
+    return Objective(network, losses, made, penalty, dict(found), by_output, weighted)
 
 
 def _losses(loss: object, network: Network) -> dict[str, Loss]:

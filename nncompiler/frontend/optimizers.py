@@ -17,7 +17,7 @@ import numpy as np
 
 from ir import ops
 from ir.graph import Node
-from ir.types import DType, i64
+from ir.types import DType, bind_dim, i64
 from nncompiler.frontend.schedules import Schedule, check_number, make_schedule
 
 LEARNING_RATE = "learning_rate"
@@ -300,7 +300,7 @@ def _state(id: str, dtype: DType, initial: float) -> State:
 
 
 def _slot(id: str, parameter: Node) -> State:
-    zeros = np.zeros(parameter.shape, parameter.dtype.numpy)  # type: ignore[arg-type]
+    zeros = np.zeros([bind_dim(d, {}) for d in parameter.shape], parameter.dtype.numpy)
     return State(ops.input(id, parameter.dtype, parameter.shape), zeros)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from ir import ops
 from ir.graph import Node
@@ -51,18 +52,21 @@ class Several:
         return total
 
 
+_NAMES: Mapping[str, Callable[..., Regularizer]] = {"l1": L1, "l2": L2}
+
+
 def make_regularizer(value: object) -> Regularizer | None:
     """A regularizer from None, a name, (name, {"c": ...}), a function of a weight, or a list."""
     match value:
         case None:
             return None
         case "l1" | "l2":
-            return {"l1": L1, "l2": L2}[value]()
+            return _NAMES[value]()
         case ("l1" | "l2" as name, dict(parameters)):
-            return {"l1": L1, "l2": L2}[name](**parameters)
+            return _NAMES[name](**parameters)
         case [_, *_]:
             assert isinstance(value, Sequence)
             return Several(tuple(p for p in map(make_regularizer, value) if p is not None))
         case _ if callable(value):
-            return value
+            return cast(Regularizer, value)
     raise ValueError(f"unknown regularizer {value!r} (known: L1(c), L2(c), a function of a weight)")
