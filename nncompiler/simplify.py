@@ -1,0 +1,66 @@
+"""Takes a graph, gives its normal form: equal values, fewer and smaller operations.
+
+    relu(transpose(transpose(x)) + 0)  ->  relu(x)
+
+Normal form: no rule of rules/{algebra,views,reductions}.py applies to any node whose inputs are in
+normal form. A rule is a function Node -> Node | None that looks at a node and its inputs alone,
+never at its users, so that the result depends on nothing but the value and `simplify(simplify(g))`
+has the very same nodes as `simplify(g)`.
+
+Laws that all rules keep: NaN and infinities of the inputs come out as they would have (exceptions
+are named in a rule's docstring); what rules may change is the sign of a zero, the rounding of
+results, and the bits of a NaN.
+"""
+
+from __future__ import annotations
+
+from ir.graph import Graph, Node, rebuild, rewrite
+from nncompiler.rules import algebra, reductions, views
+
+RULES = (*algebra.RULES, *views.RULES, *reductions.RULES)
+
+
+def simplify(graph: Graph) -> Graph:
+    """The graph in normal form; names follow their nodes, inputs and output names are kept."""
+    settle = _Settle()
+    return rewrite(graph, lambda node, _: settle(node))
+
+
+class _Settle:
+    """The normal form of nodes, remembered."""
+
+    def __init__(self) -> None:
+        self.settled: dict[Node, Node] = {}
+
+    def __call__(self, root: Node) -> Node:
+        """Inputs first, by a stack of our own: graphs may be deeper than Python's."""
+        settled = self.settled
+        stack: list[tuple[Node, Node | None]] = [(root, None)]
+        while stack:
+            node, successor = stack.pop()
+            if node in settled:
+                continue
+            if successor is not None:
+                settled[node] = settled[successor]
+                continue
+            waiting = [i for i in node.inputs if i not in settled]
+            if waiting:
+                stack.append((node, None))
+                stack.extend((i, None) for i in reversed(waiting))
+                continue
+            current = rebuild(node, tuple(settled[i] for i in node.inputs))
+            better = settled[current] if current in settled else apply_rules(current)
+            if better is current:
+                settled[node] = settled[current] = current
+            else:
+                stack += [(node, better), (current, better), (better, None)]
+        return settled[root]
+
+
+def apply_rules(node: Node) -> Node:
+    """What the first rule that applies makes of the node, or the node itself."""
+    for rule in RULES:
+        better = rule(node)
+        if better is not None and better is not node:
+            return better
+    return node
