@@ -132,16 +132,25 @@ class Emitter:
 
     def op(self, text: str, key: bool = True) -> str:
         """Emit `%N = text`; with `key` an equal earlier one in scope is reused."""
-        if key:
-            for scope in reversed(self._scopes):
-                if text in scope:
-                    return scope[text]
+        known = self.recall(text) if key else None
+        if known is not None:
+            return known
         name = f"%{self._count}"
         self._count += 1
         self.lines.append(f"  {name} = {text}")
         if key:
-            self._scopes[-1][text] = name
+            self.remember(text, name)
         return name
+
+    def recall(self, key: str) -> str | None:
+        """What `remember` was told in this scope or one around it."""
+        for scope in reversed(self._scopes):
+            if key in scope:
+                return scope[key]
+        return None
+
+    def remember(self, key: str, text: str) -> None:
+        self._scopes[-1][key] = text
 
     def value(self, text: str, dtype: DType, lanes: int = 1, *, key: bool = True) -> Value:
         return Value(self.op(text, key), dtype, lanes)
