@@ -158,28 +158,32 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self.text, self.position = text, 0
+        self.start = self.before = 0  # where this token and the one before it begin
         self.kind, self.value = "", ""
         self.nodes: dict[str, Node] = {}
         self.names: dict[Node, str] = {}
         self.advance()
 
     def error(self, message: str) -> ValueError:
-        line = self.text.count("\n", 0, self.position) + 1
+        line = self.text.count("\n", 0, self.before) + 1
         return ValueError(f"graph text, line {line}: {message}")
 
     def advance(self) -> str:
         """Go on to the next token; gives the one before it."""
-        before = self.value
+        taken = self.value
+        self.before = self.start
         while self.position < len(self.text):
             match = TOKEN.match(self.text, self.position)
+            self.start = self.position
             if match is None:
+                self.before = self.position
                 raise self.error(f"unexpected {self.text[self.position]!r}")
             self.position = match.end()
             self.kind, self.value = match.lastgroup or "", match.group()
             if self.kind != "space":
-                return before
+                return taken
         self.kind, self.value = "end", ""
-        return before
+        return taken
 
     def expect(self, value: str) -> None:
         if self.value != value or self.kind == "string":

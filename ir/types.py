@@ -63,12 +63,13 @@ _BY_NUMPY: Mapping[str, DType] = {_NUMPY_NAMES[name]: dtype for name, dtype in D
 
 
 def dtype_of(value: object) -> DType:
-    """The DType of a numpy dtype, array, or name ("float32" or "f32"); TypeError if there is none."""
+    """The DType of a numpy dtype, array or name ("float32", "f32"); TypeError if there is none."""
     if isinstance(value, DType):
         return value
     if isinstance(value, str) and value in DTYPES:
         return DTYPES[value]
-    name = np.dtype(getattr(value, "dtype", value)).name  # type: ignore[call-overload]
+    given = value if isinstance(value, type) else getattr(value, "dtype", value)
+    name = np.dtype(given).name  # type: ignore[call-overload]
     if name not in _BY_NUMPY:
         raise TypeError(f"dtype {name} is not supported; use one of {', '.join(_BY_NUMPY)}")
     return _BY_NUMPY[name]
@@ -109,9 +110,12 @@ def multiply(dims: Iterable[Dim]) -> Dim:
     """The product of extents; at most one of them may be symbolic."""
     total: Dim = 1
     for dim in dims:
-        if isinstance(total, Extent) and isinstance(dim, Extent):
+        if isinstance(total, int):
+            total = dim * total
+        elif isinstance(dim, int):
+            total = total * dim
+        else:
             raise ValueError(f"the product of two symbolic extents, {total} and {dim}")
-        total = dim * total if isinstance(dim, Extent) else total * dim
     return total
 
 

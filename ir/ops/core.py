@@ -282,7 +282,7 @@ def reduction(
         random = random_for(name)
 
         def one(shape: tuple[int, ...], axes: tuple[int, ...]) -> Sample:
-            return Sample((random.uniform(*domain, shape),), {"axes": axes})
+            return Sample((random.uniform(*domain, shape),), {"axes": axes}, smooth=0 not in shape)
 
         flat = [one(s, tuple(range(len(s)))) for s in SHAPES]
         return [
