@@ -1,15 +1,16 @@
 """Takes scalar expressions, gives the bridge (Kernel) and the loop statements that it becomes.
 
-    kernel  = Kernel(label, recipe, parallel axes, reduce axes, phases)
-    phase   = Reduction(name, combine, value) over the reduce axes | Write(buffer, index, value)
-    stmt    = For(var, extent, step, kind, body)      kind: serial | parallel | vector | unroll
-            | Let(name, value)                        an immutable value
-            | Init(name, value)                       a mutable accumulator
-            | Accumulate(name, combine, value)        name = combine(name, value)
-            | Store(buffer, index, value)
-            | ScatterAdd(buffer, index, rows, value)  buffer[index + row * stride] += value
-            | Tile(m, n, k, acc, lhs, rhs, epilogue)  the micro-kernel of a contraction
-    function = Function(label, buffers, body)
+kernel  = Kernel(label, recipe, parallel axes, reduce axes, phases)
+phase   = Reduction(name, combine, value) over the reduce axes | Write(buffer, index, value)
+stmt    = For(var, extent, step, kind, body)      kind: serial | parallel | vector | unroll
+        | Let(name, value)                        an immutable value
+        | Init(name, value)                       a mutable accumulator
+        | Accumulate(name, combine, value)        name = combine(name, value)
+        | Store(buffer, index, value)
+        | ScatterAdd(buffer, index, rows, value)  buffer[index + row * stride] += value
+        | Transpose(buffer, index, row, column, value)   a copy that swaps two axes
+        | Tile(m, n, k, acc, lhs, rhs, epilogue)  the micro-kernel of a contraction
+function = Function(label, buffers, body)
 """
 
 from __future__ import annotations
@@ -196,6 +197,19 @@ class ScatterAdd:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Transpose:
+    """for row: for column: buffer[index] = value, where value is read in order of `row` and the
+    buffer written in order of `column`: done in registers, a square block at a time."""
+
+    row: Var
+    column: Var
+    buffer: str
+    index: Index
+    value: Scalar
+    lanes: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Tile:
     """The micro-kernel of a contraction, with the loop nest it stands for:
 
@@ -221,17 +235,19 @@ class Tile:
     unroll: int
 
 
-Stmt = For | Let | Init | Accumulate | Store | ScatterAdd | Tile
+Stmt = For | Let | Init | Accumulate | Store | ScatterAdd | Transpose | Tile
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Function:
-    """The loop nest of one kernel. `scratch` are thread-local rows, in elements."""
+    """The loop nest of one kernel. `scratch` are thread-local arrays, on the stack where small;
+    `workspace` are temporaries in the arena that nothing outside the kernel sees."""
 
     label: str
     buffers: tuple[Buffer, ...]
     body: tuple[Stmt, ...]
     scratch: tuple[Buffer, ...] = ()
+    workspace: tuple[Buffer, ...] = ()
 
 
 def statements(body: Iterable[Stmt]) -> Iterator[Stmt]:

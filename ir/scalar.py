@@ -135,36 +135,25 @@ def with_args(s: Scalar, args: tuple[Scalar, ...]) -> Scalar:
     if all(a is b for a, b in zip(args, s.args, strict=True)):
         return s
     return _intern(
-        Scalar(
-            s.kind, s.dtype, s.name, args, s.value, s.index, s.strides, s.guards, s.fill, s.dim
-        )
+        Scalar(s.kind, s.dtype, s.name, args, s.value, s.index, s.strides, s.guards, s.fill, s.dim)
     )
+
+
+def map_indices(root: Scalar, function: Callable[[Index], Index]) -> Scalar:
+    """Rewrite every index of the expression: of loads, of guards, and where it is a value."""
+    memo: dict[Scalar, Scalar] = {}
+    for s in walk([root]):
+        guards = tuple(Guard(function(g.value), g.low, g.high) for g in s.guards)
+        args, index = tuple(memo[a] for a in s.args), function(s.index)
+        memo[s] = _intern(
+            Scalar(s.kind, s.dtype, s.name, args, s.value, index, s.strides, guards, s.fill, s.dim)
+        )
+    return memo[root]
 
 
 def substitute(root: Scalar, values: Mapping[Var, Index]) -> Scalar:
     """Replace loop variables in every index of the expression."""
-    memo: dict[Scalar, Scalar] = {}
-
-    def visit(s: Scalar) -> Scalar:
-        if s not in memo:
-            guards = tuple(Guard(g.value.substitute(values), g.low, g.high) for g in s.guards)
-            memo[s] = _intern(
-                Scalar(
-                    s.kind,
-                    s.dtype,
-                    s.name,
-                    tuple(visit(a) for a in s.args),
-                    s.value,
-                    s.index.substitute(values),
-                    s.strides,
-                    guards,
-                    s.fill,
-                    s.dim,
-                )
-            )
-        return memo[s]
-
-    return visit(root)
+    return map_indices(root, lambda index: index.substitute(values))
 
 
 def loads(root: Scalar) -> tuple[Scalar, ...]:

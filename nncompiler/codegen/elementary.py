@@ -177,13 +177,19 @@ def expm1(x: Term) -> Term:
 
 
 def tanh(x: Term) -> Term:
-    """expm1(2x) / (expm1(2x) + 2): an error of expm1 all but cancels where tanh is near 1."""
+    """t = m / (m + 2) with m = expm1(2x), whose error all but cancels where tanh is near 1.
+
+    Near 0 the errors of the quotient are undone by t = m/2 - m/2 t.
+    """
     f = format_of(x)
     y = x.abs().clamp(None, f.tanh_high)
     reduced = reduce_exp(y + y)
     s = reduced.power()
-    above = s.fma(reduced.p, s - 1.0)
-    return (above / (above + 2.0)).with_sign(x.sign_bit())
+    m = s.fma(reduced.p, s - 1.0)
+    t = m / (m + 2.0)
+    half = m * 0.5
+    better = (-half).fma(t, half)
+    return half.is_("olt", 0.5).where(better, t).with_sign(x.sign_bit())
 
 
 def sigmoid(x: Term) -> Term:

@@ -113,7 +113,11 @@ def _reduce_far(x: Term, offset: float) -> tuple[Term, Term]:
     """The same for every x, in f64: Payne and Hanek's method, as a loop over pieces of 1/pi."""
     wide = x.to(f64) * 2.0**-_SCALE
     high, low = _fractions(wide)
-    shifted = high - offset if offset else high
+    if offset:
+        shifted, error = two_sum(high, high.constant(-offset))
+        low = low + error
+    else:
+        shifted = high
     q = shifted.round()
     r = ((shifted - q) + low) * math.pi
     return r.to(x.dtype), q.to(x.dtype) + format_of(x).magic

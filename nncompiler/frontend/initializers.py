@@ -10,12 +10,12 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from ir.types import DType
+from nncompiler.frontend.names import suggest
 
 Array = np.ndarray[Any, Any]
 Fans = tuple[int, int]
@@ -188,12 +188,11 @@ def make_initializer(value: object) -> Initializer:
 
 def _named(name: str, parameters: Mapping[str, Any]) -> Named:
     if name not in INITIALIZERS:
-        close = get_close_matches(name, INITIALIZERS, 1)
-        guess = f"; did you mean '{close[0]}'?" if close else ""
-        raise ValueError(f"unknown initializer '{name}'{guess} (known: {', '.join(INITIALIZERS)})")
+        raise ValueError(f"unknown initializer '{name}'; {suggest(name, INITIALIZERS)}")
     known = tuple(inspect.signature(INITIALIZERS[name]).parameters)[3:]
     for key in parameters:
         if key not in known:
-            takes = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise ValueError(f"initializer '{name}' has no parameter '{key}' ({takes})")
+            raise ValueError(
+                f"initializer '{name}' has no parameter '{key}'; {suggest(key, known)}"
+            )
     return Named(name, dict(parameters))

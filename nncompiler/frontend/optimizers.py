@@ -10,7 +10,6 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy as np
 from ir import ops
 from ir.graph import Node
 from ir.types import DType, bind_dim, i64
+from nncompiler.frontend.names import suggest
 from nncompiler.frontend.schedules import Schedule, check_number, make_schedule
 
 LEARNING_RATE = "learning_rate"
@@ -285,13 +285,11 @@ def make_optimizer(value: object) -> Optimizer | None:
 def _named(name: str, parameters: Mapping[str, Any]) -> Optimizer:
     kind = OPTIMIZERS.get(name.lower())
     if kind is None:
-        close = get_close_matches(name.lower(), OPTIMIZERS, 1)
-        guess = f"; did you mean '{close[0]}'?" if close else ""
-        raise ValueError(f"unknown optimizer '{name}'{guess} (known: {', '.join(OPTIMIZERS)})")
+        raise ValueError(f"unknown optimizer '{name}'; {suggest(name.lower(), OPTIMIZERS)}")
     known = tuple(inspect.signature(kind).parameters)
     for key in parameters:
         if key not in known:
-            raise ValueError(f"optimizer '{name}' has no parameter '{key}' ({', '.join(known)})")
+            raise ValueError(f"optimizer '{name}' has no parameter '{key}'; {suggest(key, known)}")
     return kind(**parameters)
 
 

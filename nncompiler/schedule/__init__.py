@@ -1,0 +1,25 @@
+"""Takes kernels, gives scheduled kernels and their loop statements: how to loop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ir.loops import Function, Kernel, Vectorize
+from nncompiler.codegen.target import Target
+from nncompiler.schedule.apply import row_loops, scatter_loops
+from nncompiler.schedule.axes import merge_axes
+from nncompiler.schedule.contraction import plan_contraction
+from nncompiler.schedule.heuristics import choose_rows, kernel_lanes
+
+
+def schedule(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
+    """Merge axes, choose directives, and apply them."""
+    if kernel.recipe == "scatter":
+        lanes = kernel_lanes(kernel, target)
+        kernel = replace(kernel, schedule=(Vectorize("z", lanes),))
+        return kernel, scatter_loops(kernel)
+    kernel = merge_axes(kernel)
+    if kernel.recipe == "contract":
+        return plan_contraction(kernel, target)
+    kernel = replace(kernel, schedule=choose_rows(kernel, target))
+    return kernel, row_loops(kernel)

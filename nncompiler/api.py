@@ -1,0 +1,61 @@
+"""Takes a networkx graph and what it is trained for, gives a compiled Model; and reads saved ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nncompiler.model import Model
+from nncompiler.options import Options
+from nncompiler.persist import PathLike, read_model, restore
+from nncompiler.settings import Settings
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+
+def compile(
+    graph: nx.DiGraph[Any],
+    *,
+    loss: str | Callable[..., Any] | Mapping[str, Any] | tuple[Any, ...] | None = None,
+    optimizer: Any = None,
+    regularizer: Any = None,
+    initializer: Any = "glorot_uniform",
+    metrics: str | Sequence[Any] = (),
+    outputs: str | Sequence[Any] | None = None,
+    seed: int = 0,
+    dtype: Any = "float32",
+    options: Options | None = None,
+) -> Model:
+    """A layer graph or neuron graph as native code.
+
+    loss         a name, a function (prediction, target), a dict by output; None: inference only
+    optimizer    nnc.SGD(0.1), ... or a name; None: no update
+    regularizer  nnc.L2(1e-4), nnc.L1(...): of weights, not of biases
+    outputs      names of nodes; all sinks where it is None
+
+    Raises CompileError (a ValueError) naming the node for whatever is wrong with the network.
+    """
+    settings = Settings.of(
+        loss=loss,
+        optimizer=optimizer,
+        regularizer=regularizer,
+        initializer=initializer,
+        metrics=metrics,
+        outputs=outputs,
+        seed=seed,
+        dtype=dtype,
+        options=Options() if options is None else options,
+    )
+    return Model(graph, settings)
+
+
+def load(path: PathLike, options: Options | None = None) -> Model:
+    """The model of a .nnc file; training goes on exactly where it stopped.
+
+    ValueError where the file is damaged, is no model, or comes from a newer version.
+    """
+    saved = read_model(path, options)
+    model = Model(saved.graph, saved.settings)
+    restore(model, saved)
+    return model

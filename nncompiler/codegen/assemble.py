@@ -1,0 +1,198 @@
+"""Takes scheduled kernels and their storage, gives the program: plan, LLVM module, object code.
+
+The first of the two files that touch llvmlite (runtime/loader.py is the second).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from ir.graph import Graph, Node
+from ir.loops import Buffer, Function, Kernel
+from ir.types import Dim, Extent
+from nncompiler.codegen.checks import Checks, check_function
+from nncompiler.codegen.costs import flops, moved
+from nncompiler.codegen.entry import Call, entry_text
+from nncompiler.codegen.statements import symbols_of, write_function
+from nncompiler.codegen.target import Target
+from nncompiler.codegen.tile import write_tile
+from nncompiler.codegen.transpose import write_transpose
+from nncompiler.memory import Storage, lifetimes
+from runtime.artifact import BufferSpec, CheckSpec, KernelSpec, Plan
+
+ATTRIBUTES = 'attributes #0 = { nounwind "min-legal-vector-width"="512" }\n'
+LEVEL = 2  # of code generation; passes before it do not pay, their time is longer than their gain
+CELL = -1  # argument of a check: where it leaves its answer
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A kernel and its loops."""
+
+    kernel: Kernel
+    function: Function
+
+
+def emit(
+    graph: Graph,
+    storage: Storage,
+    scheduled: Sequence[Scheduled],
+    target: Target,
+    checks: Checks,
+    *,
+    label: str,
+    flush_denormals: bool,
+) -> tuple[Plan, str]:
+    """The plan of a program and the text of its LLVM module; equal kernels are written once."""
+    module = _Module(target)
+    table = _Table(graph, storage, scheduled)
+    calls = []
+    for step, item in enumerate(scheduled):
+        name = module.add(item.function, item.kernel.label)
+        arguments = [table.index[b.name] for b in item.function.buffers]
+        arguments += [table.add_workspace(step, item, b) for b in item.function.workspace]
+        calls.append(Call(name, tuple(arguments), symbols_of(item.function)))
+    specs, check_calls = [], []
+    for node in graph.inputs:
+        id = str(node.attrs["id"])
+        if id not in checks:
+            continue
+        function = check_function(node, checks[id], target)
+        name = module.add(function, f"check_{len(specs)}")
+        check_calls.append(Call(name, (table.index[id], CELL), symbols_of(function)))
+        low, high = checks[id] or (0, 0)
+        specs.append(CheckSpec(table.index[id], low, high))
+    kernels = [
+        KernelSpec(k.label, call.function, flops(k), moved(k), list(k.nodes))
+        for k, call in zip((s.kernel for s in scheduled), calls, strict=True)
+    ]
+    plan = table.plan(label, kernels, specs, target)
+    return plan, module.text(entry_text(plan, calls, check_calls, target, flush_denormals))
+
+
+class _Module:
+    """Functions that were written, each under the name of the first kernel that needed it."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.declarations: dict[str, None] = {}
+        self.names: dict[str, str] = {}
+
+    def add(self, function: Function, label: str) -> str:
+        text = write_function(
+            function, "NAME", self.target, self.declarations, write_tile, write_transpose
+        )
+        return self.names.setdefault(text, label)
+
+    def text(self, entries: str) -> str:
+        bodies = [text.replace("@NAME(", f"@{name}(", 1) for text, name in self.names.items()]
+        head = f'target triple = "{self.target.triple}"'
+        return "\n".join([head, *self.declarations, *bodies, entries, ATTRIBUTES])
+
+
+class _Table:
+    """The program's table of buffers."""
+
+    def __init__(self, graph: Graph, storage: Storage, scheduled: Sequence[Scheduled]) -> None:
+        self.graph, self.storage = graph, storage
+        self.specs: list[BufferSpec] = []
+        self.index: dict[str, int] = {}
+        alive = lifetimes([[b.name for b in item.kernel.buffers] for item in scheduled])
+        outputs = {buffer: name for name, buffer in storage.outputs.items()}
+        for node in graph.inputs:
+            self._add(str(node.attrs["id"]), node, BufferSpec("", "", [], "input"))
+        for name, node in storage.nodes.items():
+            if name in self.index:
+                continue
+            if name in outputs:
+                spec = BufferSpec(outputs[name], "", [], "output")
+            elif node.op.name == "constant":
+                spec = BufferSpec("", "", [], "constant", data=node.attrs["value"].data.hex())
+            else:
+                first, last = alive[name]
+                spec = BufferSpec("", "", [], "temporary", first=first, last=last)
+            self._add(name, node, spec)
+
+    def _add(self, name: str, node: Node, spec: BufferSpec) -> None:
+        self.index[name] = len(self.specs)
+        shape = [_plan_dim(d) for d in node.shape]
+        self.specs.append(
+            replace(spec, name=spec.name or name, dtype=node.dtype.name, shape=shape)
+        )
+
+    def add_workspace(self, step: int, item: Scheduled, buffer: Buffer) -> int:
+        name = f"{item.kernel.label}.{buffer.name}"
+        spec = BufferSpec(name, buffer.dtype.name, [_plan_dim(buffer.size)], "temporary")
+        self.specs.append(replace(spec, first=step, last=step))
+        return len(self.specs) - 1
+
+    def plan(
+        self, label: str, kernels: list[KernelSpec], checks: list[CheckSpec], target: Target
+    ) -> Plan:
+        symbols = sorted({s for n in self.graph.inputs for s in n.type.symbols})
+        outputs = {name: self.index[buffer] for name, buffer in self.storage.outputs.items()}
+        scalars = [
+            name
+            for name, number in outputs.items()
+            if not self.specs[number].shape and self.specs[number].dtype in ("f32", "f64")
+        ]
+        return Plan(
+            name=label,
+            symbols=symbols,
+            buffers=self.specs,
+            kernels=kernels,
+            outputs=outputs,
+            updates={id: self.index[buffer] for id, buffer in self.storage.updates.items()},
+            checks=checks,
+            feeds=self._feeds() if symbols == ["batch"] else [],
+            scalars=scalars,
+            entry=label,
+            target=f"{target.triple} {target.cpu} {target.features}",
+        )
+
+    def _feeds(self) -> list[int]:
+        """Inputs whose leading axis is the batch; none where a symbol stands otherwise."""
+        leading = [n for n in self.graph.inputs if n.type.symbols]
+        if any(n.shape[0] != Extent(1, "batch") for n in leading):
+            return []
+        return [self.index[str(n.attrs["id"])] for n in leading]
+
+
+def _plan_dim(dim: Dim) -> int | list[Any]:
+    return [dim.coefficient, dim.symbol] if isinstance(dim, Extent) else dim
+
+
+# --------------------------------------------------------------------------- object code
+
+
+@cache
+def _machine(target: Target) -> Any:
+    """LLVM's code generator for a target."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    found = llvm.Target.from_triple(target.triple)
+    return found.create_target_machine(
+        cpu=target.cpu, features=target.features, opt=LEVEL, reloc="pic"
+    )
+
+
+def assemble(module: str, target: Target) -> bytes:
+    """Object code of an LLVM module."""
+    return bytes(_machine(target).emit_object(_parse(module)))
+
+
+def assembly(module: str, target: Target) -> str:
+    """The same code as text."""
+    return str(_machine(target).emit_assembly(_parse(module)))
+
+
+def _parse(module: str) -> Any:
+    import llvmlite.binding as llvm
+
+    parsed = llvm.parse_assembly(module)
+    return parsed

@@ -1,0 +1,63 @@
+"""Takes a kernel, gives what one call of it costs: floating-point operations and bytes moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ir import scalar
+from ir.index import Var
+from ir.loops import Kernel
+from ir.types import Dim, Extent, multiply
+
+Cost = list[Any]  # [constant, {symbol: coefficient}]
+
+
+def flops(kernel: Kernel) -> Cost:
+    """One per arithmetic operation at every point; a multiply-add counts two."""
+    row = [w.value for w in kernel.writes if not w.inner]
+    full = [r.value for r in kernel.reductions] + [w.value for w in kernel.writes if w.inner]
+    if kernel.scatter:
+        row.append(kernel.scatter.value)
+    inner = sum(s.kind == "apply" for s in scalar.walk(full)) + len(kernel.reductions)
+    outer = sum(s.kind == "apply" for s in scalar.walk(row))
+    every = (*kernel.axes, *kernel.reduce_axes)
+    return _sum([_times(every, inner), _times(kernel.axes, outer)])
+
+
+def moved(kernel: Kernel) -> Cost:
+    """Every buffer once: what must come from and go to memory if nothing is in a cache."""
+    parts = []
+    for buffer in kernel.buffers:
+        both = 2 if buffer.written and _is_read(kernel, buffer.name) else 1
+        parts.append(_scaled(buffer.size, both * buffer.dtype.bytes))
+    return _sum(parts)
+
+
+def _is_read(kernel: Kernel, name: str) -> bool:
+    values = [*(r.value for r in kernel.reductions), *(w.value for w in kernel.writes)]
+    return any(s.kind == "load" and s.name == name for s in scalar.walk(values))
+
+
+def _times(axes: Iterable[Var], factor: int) -> Cost:
+    extents = [v.extent for v in axes]
+    symbols = {d.symbol for d in extents if isinstance(d, Extent)}
+    if sum(isinstance(d, Extent) for d in extents) > 1:
+        # batch x batch points: counted as if the second one were of typical length
+        return _scaled(Extent(64 * factor, symbols.pop()), 1)
+    return _scaled(multiply(extents), factor)
+
+
+def _scaled(dim: Dim, factor: int) -> Cost:
+    if isinstance(dim, Extent):
+        return [0, {dim.symbol: dim.coefficient * factor}]
+    return [dim * factor, {}]
+
+
+def _sum(costs: list[Cost]) -> Cost:
+    total, terms = 0, dict[str, int]()
+    for constant, parts in costs:
+        total += constant
+        for symbol, coefficient in parts.items():
+            terms[symbol] = terms.get(symbol, 0) + coefficient
+    return [total, terms]

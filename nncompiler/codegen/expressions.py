@@ -1,0 +1,310 @@
+"""Takes scalar and index expressions, gives LLVM values: for one point, or for all lanes at once.
+
+An expression that does not depend on the variable in the lanes stays a scalar, and is spread over
+the lanes only where it meets one that does. Loads of neighbouring elements become vector loads,
+loads at a distance gathers; where lanes are masked out, no memory is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ir.index import Guard, Index, Quotient, Remainder, Var
+from ir.loops import Buffer
+from ir.scalar import Scalar
+from ir.types import Dim, DType, Extent, boolean, i64
+from nncompiler.codegen.emit import Emitter, Value, constant, memory_type, number_of
+from nncompiler.codegen.math import emit_apply
+from nncompiler.codegen.scope import Accumulator, Binding, Dependences, Scope
+
+
+class Expressions:
+    """Evaluates expressions into an Emitter, under the present bindings."""
+
+    def __init__(
+        self,
+        emitter: Emitter,
+        pointers: Mapping[str, str],
+        buffers: Mapping[str, Buffer],
+        symbols: Mapping[str, Value],
+    ) -> None:
+        self.e = emitter
+        self.pointers = pointers
+        self.buffers = buffers
+        self.symbols = symbols
+        self.bindings: dict[str, Binding] = {}
+        self.values: dict[str, Value] = {}
+        self.accumulators: dict[str, Accumulator] = {}
+        self.scopes = [Scope()]
+        self.dependences = Dependences()
+
+    def push(self) -> None:
+        self.e.push()
+        self.scopes.append(Scope())
+
+    def pop(self) -> None:
+        self.e.pop()
+        self.scopes.pop()
+
+    # ------------------------------------------------------------ scalars
+
+    def evaluate(self, s: Scalar) -> Value:
+        """The value of an expression; computed once per scope and set of bindings."""
+        if s.kind == "const":
+            return constant(s.value, s.dtype)
+        key = (s, tuple(self._binding_key(name) for name in self.dependences(s)))
+        for scope in reversed(self.scopes):
+            if key in scope.known:
+                return scope.known[key]
+        value = self._compute(s)
+        self.scopes[-1].known[key] = value
+        return value
+
+    def _binding_key(self, name: str) -> str:
+        if name in self.bindings:
+            return self.bindings[name].key
+        return self.reference(name).text
+
+    def reference(self, name: str) -> Value:
+        """A let, or an accumulator that is complete: its lanes are combined at the first use."""
+        if name in self.values:
+            return self.values[name]
+        accumulator = self.accumulators[name]
+        if accumulator.partial:
+            accumulator.value = self.e.reduce(accumulator.combine, accumulator.value)
+            accumulator.partial = False
+        return accumulator.value
+
+    def _compute(self, s: Scalar) -> Value:
+        match s.kind:
+            case "load":
+                return self._load(s)
+            case "at":
+                return self._index_value(s.index, s.dtype)
+            case "extent":
+                return self.e.convert(self.extent(s.dim), s.dtype)
+            case "ref":
+                return self.reference(s.name)
+        args = [self.evaluate(a) for a in s.args]
+        lanes = max((a.lanes for a in args), default=1)
+        args = [self.e.splat(a, lanes) for a in args]
+        return emit_apply(self.e, s.name, args, s.dtype, lanes)
+
+    def extent(self, dim: Dim) -> Value:
+        """A (symbolic) extent as i64."""
+        if isinstance(dim, int):
+            return constant(dim, i64)
+        return self.e.mul(self.symbols[dim.symbol], constant(dim.coefficient, i64))
+
+    # ------------------------------------------------------------ indices
+
+    def affine(self, index: Index) -> tuple[Value, int] | None:
+        """(value in the first lane, distance from lane to lane), or None where lanes jump."""
+        total = constant(index.constant, i64)
+        stride = 0
+        for atom, coefficient in index.terms:
+            part = self._atom(atom)
+            if part is None:
+                return None
+            value, step = part
+            total = self.e.add(total, self.e.mul(value, constant(coefficient, i64)))
+            stride += step * coefficient
+        return total, stride
+
+    def _atom(self, atom: Var | Quotient | Remainder) -> tuple[Value, int] | None:
+        if isinstance(atom, Var):
+            binding = self.bindings[atom.name]
+            return binding.base, 1 if binding.lanes > 1 else 0
+        inner = self.affine(atom.value)
+        if inner is None:
+            return None
+        value, stride = inner
+        if stride and not self._lanes_stay_together(atom.value, atom.divisor, stride):
+            return None
+        if isinstance(atom, Quotient):
+            return self._divide(value, atom, exact=False), 0
+        return self._divide(value, atom, exact=True), stride
+
+    def _lanes_stay_together(self, index: Index, divisor: int, stride: int) -> bool:
+        """Do all lanes of index have the same quotient, so that the remainder just counts up?"""
+        lanes = self._lanes_of(index)
+        if stride != 1 or divisor % lanes or index.constant % lanes:
+            return False
+        for atom, coefficient in index.terms:
+            is_lane = isinstance(atom, Var) and self.bindings[atom.name].lanes > 1
+            if not is_lane and coefficient % lanes:
+                return False
+        return True
+
+    def _lanes_of(self, index: Index) -> int:
+        return max(self.bindings[v.name].lanes for v in index.variables)
+
+    def _divide(self, value: Value, atom: Quotient | Remainder, *, exact: bool) -> Value:
+        """Floor quotient or remainder by a positive constant; plain unsigned where value >= 0."""
+        divisor = constant(atom.divisor, i64)
+        number = number_of(value)
+        if number is not None:
+            return constant(
+                int(number) % atom.divisor if exact else int(number) // atom.divisor, i64
+            )
+        low, _ = atom.value.bounds
+        assert low is not None, "an index is bounded from below"
+        word = "urem" if exact else "udiv"
+        if low >= 0:
+            return self.e.value(f"{word} i64 {value.text}, {divisor.text}", i64)
+        shift = constant((-low // atom.divisor + 1) * atom.divisor, i64)
+        moved = self.e.add(value, shift)
+        result = self.e.value(f"{word} i64 {moved.text}, {divisor.text}", i64)
+        if exact:
+            return result
+        return self.e.sub(result, constant((number_of(shift) or 0) // atom.divisor, i64))
+
+    def lane_indices(self, index: Index) -> Value:
+        """The index in every lane, as a vector of i64 (a scalar where it is the same in all)."""
+        simple = self.affine(index)
+        if simple is not None:
+            base, stride = simple
+            if not stride:
+                return base
+            lanes = self._lanes_of(index)
+            text = ", ".join(f"i64 {lane * stride}" for lane in range(lanes))
+            steps = Value(f"<{text}>", i64, lanes)
+            return self.e.add(self.e.splat(base, lanes), steps)
+        lanes = self._lanes_of(index)
+        total = constant(index.constant, i64, lanes)
+        for atom, coefficient in index.terms:
+            part = self._lane_atom(atom, lanes)
+            total = self.e.add(total, self.e.mul(part, constant(coefficient, i64, lanes)))
+        return total
+
+    def _lane_atom(self, atom: Var | Quotient | Remainder, lanes: int) -> Value:
+        if isinstance(atom, Var):
+            return self.e.splat(self.lane_indices(Index.of(atom)), lanes)
+        inner = self.e.splat(self.lane_indices(atom.value), lanes)
+        low, _ = atom.value.bounds
+        assert low is not None, "an index is bounded from below"
+        shift = (-low // atom.divisor + 1) * atom.divisor if low < 0 else 0
+        moved = self.e.add(inner, constant(shift, i64, lanes))
+        divisor = constant(atom.divisor, i64, lanes).text
+        word = "udiv" if isinstance(atom, Quotient) else "urem"
+        result = self.e.value(f"{word} {moved.typed}, {divisor}", i64, lanes)
+        if isinstance(atom, Remainder) or not shift:
+            return result
+        return self.e.sub(result, constant(shift // atom.divisor, i64, lanes))
+
+    def _index_value(self, index: Index, dtype: DType) -> Value:
+        return self.e.convert(self.lane_indices(index), dtype)
+
+    # ------------------------------------------------------------ memory
+
+    def mask(self, index: Index) -> Value | None:
+        """The lanes that exist, for an index over the variable in the lanes."""
+        for v in index.variables:
+            binding = self.bindings[v.name]
+            if binding.lanes > 1:
+                return binding.mask
+        return None
+
+    @property
+    def lane_mask(self) -> Value | None:
+        for binding in self.bindings.values():
+            if binding.mask is not None:
+                return binding.mask
+        return None
+
+    def address(self, name: str, base: Value, *, inside: bool = True) -> str:
+        """Pointer to an element; `inside` promises that it lies in the buffer."""
+        if inside:
+            return self.e.address(self.pointers[name], base, self.buffers[name].dtype)
+        element = memory_type(self.buffers[name].dtype)
+        return self.e.op(f"getelementptr {element}, ptr {self.pointers[name]}, i64 {base.text}")
+
+    def _load(self, s: Scalar) -> Value:
+        condition = self._condition(s.guards)
+        fill = constant(s.fill, s.dtype)
+        simple = self.affine(s.index) if not s.args else None
+        if simple is None or simple[1] not in (0, 1):
+            return self._gather(s, condition, fill)
+        base, stride = simple
+        if stride == 1:
+            return self._load_neighbours(s, base, condition, fill)
+        return self._load_one(s, base, condition, fill)
+
+    def _load_one(self, s: Scalar, base: Value, condition: Value | None, fill: Value) -> Value:
+        if condition is None:
+            return self.e.load(self.address(s.name, base), s.dtype)
+        if condition.lanes > 1:
+            base = self.e.splat(base, condition.lanes)
+            return self._gather_at(s, base, condition, fill)
+        safe = self.e.select(condition, base, constant(0, i64))
+        value = self.e.load(self.address(s.name, safe), s.dtype)
+        return self.e.select(condition, value, fill)
+
+    def _load_neighbours(
+        self, s: Scalar, base: Value, condition: Value | None, fill: Value
+    ) -> Value:
+        lanes = self._lanes_of(s.index)
+        mask = self._both(self.mask(s.index), condition, lanes)
+        if mask is None:
+            return self.e.load(self.address(s.name, base), s.dtype, lanes)
+        pointer = self.address(s.name, base, inside=False)
+        return self.e.masked_load(pointer, s.dtype, mask, fill=self.e.splat(fill, lanes))
+
+    def _gather(self, s: Scalar, condition: Value | None, fill: Value) -> Value:
+        index = self.lane_indices(s.index)
+        for arg, stride in zip(s.args, s.strides, strict=True):
+            row = self.e.convert(self.evaluate(arg), i64)
+            lanes = max(index.lanes, row.lanes)
+            row = self.e.mul(self.e.splat(row, lanes), constant(stride, i64, lanes))
+            index = self.e.add(self.e.splat(index, lanes), row)
+        if index.lanes == 1:
+            return self._load_one(s, index, condition, fill)
+        return self._gather_at(s, index, condition, fill)
+
+    def _gather_at(self, s: Scalar, index: Value, condition: Value | None, fill: Value) -> Value:
+        mask = self._both(self.lane_mask, condition, index.lanes)
+        filler = self.e.splat(fill, index.lanes)
+        return self.e.gather(self.pointers[s.name], index, s.dtype, mask, fill=filler)
+
+    def _both(self, mask: Value | None, condition: Value | None, lanes: int) -> Value | None:
+        present = [self.e.splat(v, lanes) for v in (mask, condition) if v is not None]
+        if len(present) < 2:
+            return present[0] if present else None
+        return self.e.binary("and", *present)
+
+    def _condition(self, guards: tuple[Guard, ...]) -> Value | None:
+        """All guards together, for one point or for every lane."""
+        terms: list[Value] = []
+        for guard in guards:
+            value = self.lane_indices(guard.value)
+            low, high = guard.value.bounds
+            if low is None or low < guard.low:
+                terms.append(self.e.icmp("sge", value, constant(guard.low, i64, value.lanes)))
+            if isinstance(guard.high, Extent) or high is None or high >= guard.high:
+                limit = self.e.splat(self.extent(guard.high), value.lanes)
+                terms.append(self.e.icmp("slt", value, limit))
+        if not terms:
+            return None
+        lanes = max(t.lanes for t in terms)
+        result = self.e.splat(terms[0], lanes)
+        for term in terms[1:]:
+            result = self.e.binary("and", result, self.e.splat(term, lanes))
+        assert result.dtype == boolean
+        return result
+
+    def store(self, name: str, index: Index, value: Value) -> None:
+        """buffer[index] = value, in every lane that exists."""
+        simple = self.affine(index)
+        if simple is not None and simple[1] == 0:
+            assert value.lanes == 1, f"lanes of '{name}' are stored to one place"
+            self.e.store(value, self.address(name, simple[0]))
+            return
+        lanes = self._lanes_of(index)
+        value = self.e.splat(value, lanes)
+        mask = self.mask(index)
+        if simple is None or simple[1] != 1:
+            self.e.scatter(value, self.pointers[name], self.lane_indices(index), mask)
+        elif mask is None:
+            self.e.store(value, self.address(name, simple[0]))
+        else:
+            self.e.masked_store(value, self.address(name, simple[0], inside=False), mask)

@@ -1,0 +1,245 @@
+"""Takes a Tile statement, gives the micro-kernel: a block of the result held in registers.
+
+for each block of columns:  for each block of rows:
+    acc[row][vector] = 0
+    for k (unrolled):  acc[row][vector] += broadcast(lhs[row, k]) * rhs[k, vector]
+    epilogue on acc
+"""
+
+from __future__ import annotations
+
+from ir import scalar
+from ir.index import Var
+from ir.loops import For, Store, Tile
+from ir.scalar import Scalar
+from ir.types import i64
+from nncompiler.codegen.emit import Value, constant, memory_type, number_of
+from nncompiler.codegen.scope import Binding
+from nncompiler.codegen.statements import Writer
+from nncompiler.schedule.heuristics import cost_of
+
+WRITTEN_OUT = 64  # instructions of an epilogue that is repeated for every vector of the tile
+
+
+def write_tile(writer: Writer, tile: Tile) -> None:
+    """Write all blocks of a contraction."""
+    writer.hoist(tile.epilogue)
+    _Tiles(writer, tile).columns()
+
+
+class _Tiles:
+    def __init__(self, writer: Writer, tile: Tile) -> None:
+        self.w, self.e, self.t = writer, writer.e, tile
+        self.dtype = tile.rhs.dtype
+        values = [s.value for s in tile.epilogue if isinstance(s, Store)]
+        self.epilogue_cost = sum(cost_of(s) for s in scalar.walk(values))
+
+    # ------------------------------------------------------------ blocks
+
+    def columns(self) -> None:
+        """Whole blocks of columns, then what is left, its last vector under a mask."""
+        t = self.t
+        extent = t.n.extent
+        assert isinstance(extent, int), "columns have a constant extent"
+        width = t.vectors * t.lanes
+        whole = extent // width * width
+
+        def block(n: Value, _: list[Value]) -> list[Value]:
+            self.rows(n, t.vectors, None)
+            return []
+
+        self.w.loop(constant(0, i64), constant(whole, i64), width, [], block)
+        left = extent - whole
+        if left:
+            vectors = -(-left // t.lanes)
+            rest = left - (vectors - 1) * t.lanes
+            mask = None
+            if rest < t.lanes:
+                mask = self.e.lane_mask(constant(rest, i64), t.lanes)
+            self.rows(constant(whole, i64), vectors, mask)
+
+    def rows(self, n: Value, vectors: int, mask: Value | None) -> None:
+        """Tall tiles first; flatter ones serve the rows that are left."""
+        start = constant(0, i64)
+        total = self.w.extent(self.t.m.extent)
+        for height in self.t.rows:
+            stop = self._stop(start, total, height)
+
+            def block(m: Value, _: list[Value], height: int = height) -> list[Value]:
+                self.tile(m, height, n, vectors, mask)
+                return []
+
+            self.w.loop(start, stop, height, [], block)
+            start = stop
+
+    def _stop(self, start: Value, total: Value, height: int) -> Value:
+        left = self.e.sub(total, start)
+        number = number_of(left)
+        if height == 1:
+            return total
+        if number is not None:
+            return self.e.add(start, constant(int(number) // height * height, i64))
+        rest = self.e.value(f"urem i64 {left.text}, {height}", i64)
+        return self.e.sub(total, rest)
+
+    # ------------------------------------------------------------ one block
+
+    def tile(self, m: Value, height: int, n: Value, vectors: int, mask: Value | None) -> None:
+        self.w.push()
+        zero = constant(0.0 if self.dtype.is_float else 0, self.dtype, self.t.lanes)
+        start = [zero] * (height * vectors)
+        sums = self._sum_over(self.t.k, {self.t.m: m, self.t.n: n}, start, height, vectors, mask)
+        if height * vectors * self.epilogue_cost <= WRITTEN_OUT or height == 1:
+            for row in range(height):
+                here = self.e.add(m, constant(row, i64))
+                self._epilogue(here, n, sums[row * vectors : (row + 1) * vectors], mask)
+        else:
+            self._epilogue_loop(m, height, n, vectors, sums, mask)
+        self.w.pop()
+
+    def _sum_over(
+        self,
+        axes: tuple[Var, ...],
+        at: dict[Var, Value],
+        sums: list[Value],
+        height: int,
+        vectors: int,
+        mask: Value | None,
+    ) -> list[Value]:
+        """The loops over the summed axes; the last one is unrolled."""
+        axis, rest = axes[0], axes[1:]
+        total = self.w.extent(axis.extent)
+        if rest:
+
+            def outer(k: Value, now: list[Value]) -> list[Value]:
+                return self._sum_over(rest, {**at, axis: k}, now, height, vectors, mask)
+
+            return self.w.loop(constant(0, i64), total, 1, sums, outer)
+
+        def steps(count: int, k: Value, now: list[Value]) -> list[Value]:
+            return self._multiply({**at, axis: k}, axis, count, now, height, vectors, mask)
+
+        unroll = self.t.unroll
+        length = number_of(total)
+        if length is not None and length <= 2 * unroll:
+            return steps(int(length), constant(0, i64), sums)
+        whole = self.e.sub(total, self._remainder(total, unroll))
+        sums = self.w.loop(
+            constant(0, i64), whole, unroll, sums, lambda k, now: steps(unroll, k, now)
+        )
+        if length is not None:
+            left = int(length) % unroll
+            return steps(left, whole, sums) if left else sums
+        return self.w.loop(whole, total, 1, sums, lambda k, now: steps(1, k, now))
+
+    def _remainder(self, total: Value, unroll: int) -> Value:
+        number = number_of(total)
+        if number is not None:
+            return constant(int(number) % unroll, i64)
+        return self.e.value(f"urem i64 {total.text}, {unroll}", i64)
+
+    def _multiply(
+        self,
+        at: dict[Var, Value],
+        axis: Var,
+        count: int,
+        sums: list[Value],
+        height: int,
+        vectors: int,
+        mask: Value | None,
+    ) -> list[Value]:
+        """`count` steps along the innermost summed axis."""
+        t, e = self.t, self.e
+        sums = list(sums)
+        left = self._pointer(t.lhs, at)
+        right = self._pointer(t.rhs, at)
+        row_step = t.lhs.index.coefficient(t.m) or 0
+        left_step = t.lhs.index.coefficient(axis) or 0
+        right_step = t.rhs.index.coefficient(axis) or 0
+        for step in range(count):
+            columns = []
+            for v in range(vectors):
+                offset = step * right_step + v * t.lanes
+                pointer = e.address(right, offset, self.dtype)
+                if mask is not None and v == vectors - 1:
+                    zero = constant(0, self.dtype, t.lanes)
+                    columns.append(e.masked_load(pointer, self.dtype, mask, fill=zero))
+                else:
+                    columns.append(e.load(pointer, self.dtype, t.lanes))
+            for row in range(height):
+                pointer = e.address(left, row * row_step + step * left_step, self.dtype)
+                factor = e.splat(e.load(pointer, self.dtype), t.lanes)
+                for v in range(vectors):
+                    place = row * vectors + v
+                    sums[place] = self._multiply_add(factor, columns[v], sums[place])
+        return sums
+
+    def _multiply_add(self, a: Value, b: Value, total: Value) -> Value:
+        if self.dtype.is_float:
+            return self.e.fma(a, b, total)
+        return self.e.add(total, self.e.mul(a, b))
+
+    def _pointer(self, load: Scalar, at: dict[Var, Value]) -> str:
+        """Address of an operand's element at the first row, column and step."""
+        total = constant(load.index.constant, i64)
+        for v in sorted(load.index.variables, key=lambda v: v.name):
+            step = load.index.coefficient(v)
+            assert step is not None, "operands of a contraction have constant strides"
+            base = at[v] if v in at else self.w.bindings[v.name].base
+            total = self.e.add(total, self.e.mul(base, constant(step, i64)))
+        return self.w.address(load.name, total)
+
+    # ------------------------------------------------------------ epilogue
+
+    def _epilogue(self, m: Value, n: Value, sums: list[Value], mask: Value | None) -> None:
+        """All statements of the epilogue for one row of the tile."""
+        t = self.t
+        with self.w.bound(t.m, Binding(m)):
+            for v, total in enumerate(sums):
+                masked = mask if v == len(sums) - 1 else None
+                base = self.e.add(n, constant(v * t.lanes, i64))
+                self.w.values[t.acc] = total
+                with self.w.bound(t.n, Binding(base, t.lanes, masked)):
+                    self.w.block(t.epilogue)
+        del self.w.values[t.acc]
+
+    def _epilogue_loop(
+        self,
+        m: Value,
+        height: int,
+        n: Value,
+        vectors: int,
+        sums: list[Value],
+        mask: Value | None,
+    ) -> None:
+        """Long epilogues run in a loop over the rows, which keeps the code small."""
+        t, e = self.t, self.e
+        memory = memory_type(self.dtype, t.lanes)
+        stack = e.alloca(memory, len(sums))
+        for place, total in enumerate(sums):
+            e.store(total, e.address(stack, place * t.lanes, self.dtype), align=self._align)
+        self._hoist_columns(n, vectors, mask)
+
+        def row(r: Value, _: list[Value]) -> list[Value]:
+            first = e.mul(r, constant(vectors * t.lanes, i64))
+            found = []
+            for v in range(vectors):
+                pointer = e.address(stack, e.add(first, constant(v * t.lanes, i64)), self.dtype)
+                found.append(e.load(pointer, self.dtype, t.lanes, align=self._align))
+            self._epilogue(e.add(m, r), n, found, mask)
+            return []
+
+        self.w.loop(constant(0, i64), constant(height, i64), 1, [], row)
+
+    @property
+    def _align(self) -> int:
+        return self.t.lanes * self.dtype.bytes
+
+    def _hoist_columns(self, n: Value, vectors: int, mask: Value | None) -> None:
+        """What depends on the column alone (a bias) is loaded once for all rows."""
+        t = self.t
+        for v in range(vectors):
+            masked = mask if v == vectors - 1 else None
+            base = self.e.add(n, constant(v * t.lanes, i64))
+            with self.w.bound(t.n, Binding(base, t.lanes, masked)):
+                self.w.hoist([For(Var("row", 2), "serial", 1, t.epilogue)])

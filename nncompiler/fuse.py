@@ -1,0 +1,437 @@
+"""Takes a simplified graph, gives groups of nodes: what belongs in one kernel.
+
+    z = contract(x, W); y = relu(z + b)          one group: the contraction with its epilogue
+    m = max(z); e = exp(z - m); s = sum(e)       one group: a row loop that reads z once
+    v' = 0.9 v + g; W' = W - lr v'               in the epilogue of the contraction that makes g
+
+Decided by lowering class alone. Views, constants, and maps that are cheaper to compute again than to
+store are in no group: whoever reads them computes them (`Fusion.inline`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ir import scalar
+from ir.graph import Graph, Node
+from ir.index import Guard, Index, Var, flatten
+from ir.op import CHEAP, Lowering
+from ir.types import Shape, boolean
+from nncompiler.access import Indices, axis_variables, element, point
+
+Read = tuple[Node, Indices]
+
+
+@dataclass(eq=False)
+class Group:
+    """Nodes computed by one kernel, over the points of `full`; `reduced` axes are combined away.
+
+    kind: "map" (no reduction), "rows" (reductions over the same axes), "contract", "scatter".
+    """
+
+    number: int
+    kind: str
+    full: Shape
+    reduced: tuple[int, ...] = ()
+    nodes: list[Node] = field(default_factory=list)
+    ancestors: int = 0  # bit set of the numbers of all groups that this one depends on
+
+    @property
+    def variables(self) -> tuple[Var, ...]:
+        return axis_variables(self.full)
+
+    @property
+    def row_variables(self) -> tuple[Var, ...]:
+        return tuple(v for axis, v in enumerate(self.variables) if axis not in self.reduced)
+
+    def position(self, shape: Shape) -> Indices | None:
+        """Where a value of this shape stands at a point of the group: per row, or per element."""
+        row = _match(shape, self.row_variables)
+        return row if row is not None else _match(shape, self.variables)
+
+
+def _match(shape: Shape, variables: tuple[Var, ...]) -> Indices | None:
+    """Indices over the variables for a shape that equals theirs up to extents of one."""
+    long = [v for v in variables if v.extent != 1]
+    if [d for d in shape if d != 1] != [v.extent for v in long]:
+        return None
+    rest = iter(long)
+    return tuple(Index() if dim == 1 else Index.of(next(rest)) for dim in shape)
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """The partition: groups in an order in which they can run, and who computes which node."""
+
+    graph: Graph
+    groups: tuple[Group, ...]
+    owner: Mapping[Node, Group]
+    inline: frozenset[Node]
+
+    def is_stored(self, node: Node) -> bool:
+        """True for nodes that have, or may have, a buffer: inputs, large constants, group members."""
+        return node not in self.inline
+
+
+def fuse(graph: Graph) -> Fusion:
+    """Partition the nodes of a graph into kernels."""
+    return _Fuser(graph).run()
+
+
+def has_buffer(node: Node) -> bool:
+    """True for leaves that live in memory: inputs, and constants that are not one number."""
+    if node.op.name == "input":
+        return True
+    return node.op.name == "constant" and node.attrs["value"].shape != ()
+
+
+class _Fuser:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.forced = _forced(graph)
+        self.inline = _inline(graph, self.forced)
+        self.groups: dict[int, Group] = {}
+        self.owner: dict[Node, Group] = {}
+
+    def run(self) -> Fusion:
+        for node in self.graph.nodes:
+            if node not in self.inline and not has_buffer(node):
+                self._place(node)
+        for node in reversed(self.graph.nodes):
+            if node in self.owner and node not in self.forced:
+                self._sink(node)
+        groups = [g for g in self.groups.values() if g.nodes]
+        order = {node: at for at, node in enumerate(self.graph.nodes)}
+        for group in groups:
+            group.nodes.sort(key=order.__getitem__)
+        return Fusion(self.graph, tuple(_sorted(groups, self)), self.owner, self.inline)
+
+    # ------------------------------------------------------------ placing one node
+
+    def _place(self, node: Node) -> None:
+        fresh = _own_group(node, len(self.groups))
+        producers = self._producers(node, fresh)
+        candidates = sorted(producers, key=lambda g: g.number, reverse=True)
+        if node.op.lowering is Lowering.REDUCE:
+            candidates += self._siblings(node, fresh, producers)
+        for group in candidates:
+            if self._may_join(node, group):
+                self._join(node, group)
+                return
+        self.groups[fresh.number] = fresh
+        fresh.ancestors = _bits(producers)
+        fresh.nodes.append(node)
+        self.owner[node] = fresh
+
+    def _producers(self, node: Node, group: Group) -> list[Group]:
+        found = {self.owner[n]: None for n, _ in reads(node, group, self.inline) if n in self.owner}
+        return list(found)
+
+    def _siblings(self, node: Node, fresh: Group, producers: list[Group]) -> list[Group]:
+        """Row groups over the same axes that read one of the node's operands already."""
+        wanted = {n for n, _ in reads(node, fresh, self.inline)}
+        found = []
+        for group in self.groups.values():
+            if group.kind != "rows" or _domain(group) != _domain(fresh) or group in producers:
+                continue
+            if any(n in wanted for m in group.nodes for n, _ in reads(m, group, self.inline)):
+                found.append(group)
+        return found
+
+    def _may_join(self, node: Node, group: Group) -> bool:
+        match node.op.lowering:
+            case Lowering.MAP | Lowering.VIEW | Lowering.GATHER:
+                if group.kind == "scatter" or group.position(node.shape) is None:
+                    return False
+            case Lowering.REDUCE:
+                if group.kind not in ("map", "rows") or node.inputs[0].shape != group.full:
+                    return False
+                if group.kind == "rows" and group.reduced != node.attrs["axes"]:
+                    return False
+            case _:
+                return False
+        if node.op.lowering is Lowering.REDUCE and group.kind == "map":
+            group = Group(group.number, "rows", group.full, node.attrs["axes"], list(group.nodes))
+            if not self._still_consistent(group):
+                return False
+        bit = 1 << group.number
+        for source, indices in reads(node, group, self.inline):
+            owner = self.owner.get(source)
+            if owner is None:
+                continue
+            if owner.number == group.number:
+                if indices != self._home(source, group):
+                    return False
+            elif owner.ancestors & bit:
+                return False
+        return True
+
+    def _still_consistent(self, group: Group) -> bool:
+        """Do the members of a map group stand at the same points once it has reduced axes?"""
+        plain = Group(group.number, "map", group.full)
+        return all(group.position(n.shape) == plain.position(n.shape) for n in group.nodes)
+
+    def _home(self, node: Node, group: Group) -> Indices | None:
+        return group.position(node.shape)
+
+    def _join(self, node: Node, group: Group) -> None:
+        if node.op.lowering is Lowering.REDUCE and group.kind == "map":
+            group.kind, group.reduced = "rows", node.attrs["axes"]
+        sources = [g for g in self._producers(node, group) if g is not group]
+        group.nodes.append(node)
+        self.owner[node] = group
+        for other in sources:
+            if not self._merge(group, other, node):
+                self._depend(group, other)
+
+    def _merge(self, group: Group, other: Group, node: Node) -> bool:
+        """Make two independent loops over the same points one."""
+        if group.kind not in ("map", "rows") or other.kind not in ("map", "rows"):
+            return False
+        if other.full != group.full or (other.reduced and group.reduced != other.reduced):
+            return False
+        if group.reduced and not other.reduced:
+            trial = Group(other.number, "rows", other.full, group.reduced, list(other.nodes))
+            if not self._still_consistent(trial):
+                return False
+        if group.ancestors >> other.number & 1 or other.ancestors >> group.number & 1:
+            return False
+        for source, indices in reads(node, group, self.inline):
+            if self.owner.get(source) is other and indices != self._home(source, group):
+                return False
+        group.nodes.extend(other.nodes)
+        for member in other.nodes:
+            self.owner[member] = group
+        other.nodes = []
+        mask = 1 << other.number
+        self._depend_bits(group, other.ancestors)
+        for third in self.groups.values():
+            if third.ancestors & mask:
+                self._depend(third, group)
+        return True
+
+    def _depend(self, group: Group, on: Group) -> None:
+        self._depend_bits(group, on.ancestors | 1 << on.number)
+
+    def _depend_bits(self, group: Group, bits: int) -> None:
+        if bits & ~group.ancestors:
+            group.ancestors |= bits
+            for later in self.groups.values():
+                if later.ancestors >> group.number & 1:
+                    later.ancestors |= group.ancestors
+
+    # ------------------------------------------------------------ moving a map to its only reader
+
+    def _sink(self, node: Node) -> None:
+        """Compute a map where it is read, if that is one other group: then it needs no memory."""
+        if node.op.lowering not in (Lowering.MAP, Lowering.VIEW):
+            return
+        home = self.owner[node]
+        readers = self._readers(node)
+        if len(readers) != 1:
+            return
+        (target,) = readers
+        if target is home or target.kind == "scatter" or target.position(node.shape) is None:
+            return
+        place = target.position(node.shape)
+        for member in target.nodes:
+            for source, indices in reads(member, target, self.inline):
+                if source is node and indices != place:
+                    return
+        stored = {n for n, _ in reads(node, target, self.inline) if n in self.owner}
+        if sum(1 for n in stored if not self._is_stored(n, node, home)) > 1:
+            return
+        if any(self.owner[n] is target for n in stored):
+            return
+        home.nodes.remove(node)
+        target.nodes.append(node)
+        self.owner[node] = target
+        for source in stored:
+            self._depend(target, self.owner[source])
+
+    def _readers(self, node: Node) -> set[Group]:
+        """The groups that read a node, directly or through nodes that are computed in place."""
+        found: set[Group] = set()
+        stack = list(self.graph.users[node])
+        while stack:
+            user = stack.pop()
+            if user in self.inline:
+                stack.extend(self.graph.users[user])
+            elif user in self.owner:
+                found.add(self.owner[user])
+        return found
+
+    def _is_stored(self, node: Node, reader: Node, home: Group) -> bool:
+        """Is `node` in memory anyway, even if `reader` did not read it?"""
+        return node in self.forced or any(g is not home for g in self._readers(node))
+
+
+def _own_group(node: Node, number: int) -> Group:
+    match node.op.lowering:
+        case Lowering.REDUCE:
+            return Group(number, "rows", node.inputs[0].shape, node.attrs["axes"])
+        case Lowering.CONTRACT:
+            return Group(number, "contract", node.shape)
+        case Lowering.SCATTER:
+            return Group(number, "scatter", node.inputs[0].shape)
+    return Group(number, "map", node.shape)
+
+
+def _domain(group: Group) -> tuple[Shape, tuple[int, ...]]:
+    return group.full, group.reduced
+
+
+def _bits(groups: Iterable[Group]) -> int:
+    bits = 0
+    for group in groups:
+        bits |= group.ancestors | 1 << group.number
+    return bits
+
+
+def contract_variables(node: Node) -> dict[str, Var]:
+    """The loop variable of every letter of a contraction's spec; output letters as a group's axes."""
+    left, right, out = split_spec(node.attrs["spec"])
+    extents = dict(zip(left, node.inputs[0].shape, strict=True))
+    extents.update(zip(right, node.inputs[1].shape, strict=True))
+    letters = dict(zip(out, axis_variables(node.shape), strict=True))
+    summed = [c for c in dict.fromkeys(left + right) if c not in out]
+    for number, letter in enumerate(summed):
+        letters[letter] = Var("k" if len(summed) == 1 else f"k{number}", extents[letter])
+    return letters
+
+
+def split_spec(spec: str) -> tuple[str, str, str]:
+    operands, out = spec.split("->")
+    left, right = operands.split(",")
+    return left, right, out
+
+
+def reads(node: Node, group: Group, inline: frozenset[Node]) -> list[Read]:
+    """What computing `node` in `group` reads: stored nodes and the indices they are read at."""
+    found: dict[Read, None] = {}
+
+    def resolve(source: Node, indices: Indices, guards: tuple[Guard, ...]) -> scalar.Scalar | None:
+        if source in inline:
+            return None
+        found[source, indices] = None
+        offset = flatten(indices, source.type.strides)
+        return scalar.load(f"#{id(source)}", offset, source.dtype, guards=guards)
+
+    match node.op.lowering:
+        case Lowering.REDUCE:
+            element(node.inputs[0], point(group.variables), resolve)
+        case Lowering.CONTRACT:
+            letters = contract_variables(node)
+            for operand, spec in zip(node.inputs, split_spec(node.attrs["spec"]), strict=False):
+                element(operand, point(letters[c] for c in spec), resolve)
+        case Lowering.SCATTER:
+            updates, rows = node.inputs
+            element(updates, point(group.variables), resolve)
+            element(rows, point(group.variables[: rows.ndim]), resolve)
+        case _:
+            position = group.position(node.shape)
+            assert position is not None
+            outside = inline | {node}
+            if node.op.lowering is Lowering.MAP:
+                for i in node.inputs:
+                    element(i, position, resolve)
+            else:
+                element(node, position, lambda n, i, g: None if n in outside else resolve(n, i, g))
+    return list(found)
+
+
+# --------------------------------------------------------------------------- what is stored
+
+
+def _forced(graph: Graph) -> frozenset[Node]:
+    """Nodes that must have memory: outputs, and what is read at other points than it is made."""
+    forced = {n for n in graph.outputs.values() if not has_buffer(n)}
+    for node in graph.nodes:
+        match node.op.lowering:
+            case Lowering.CONTRACT:
+                for i in node.inputs:
+                    forced.add(contract_base(i))
+            case Lowering.GATHER:
+                forced.add(node.inputs[0])
+    return frozenset(n for n in forced if not has_buffer(n))
+
+
+def contract_base(operand: Node) -> Node:
+    """The node that a contraction reads from memory: below views that are plain addressing."""
+    base = operand
+    while base.op.lowering is Lowering.VIEW and _is_addressing(operand, base.inputs[0]):
+        base = base.inputs[0]
+    return base
+
+
+def _is_addressing(operand: Node, base: Node) -> bool:
+    """Can `operand` be read from `base` at a constant stride along every axis, without guards?"""
+    variables = axis_variables(operand.shape)
+    seen: list[bool] = []
+
+    def resolve(n: Node, indices: Indices, guards: tuple[Guard, ...]) -> scalar.Scalar | None:
+        if n is not base:
+            return None
+        offset = flatten(indices, n.type.strides)
+        plain = not guards and all(offset.coefficient(v) is not None for v in variables)
+        seen.append(plain)
+        return scalar.load("#", offset, n.dtype)
+
+    value = element(operand, point(variables), resolve)
+    return value.kind == "load" and seen == [True]
+
+
+def _inline(graph: Graph, forced: frozenset[Node]) -> frozenset[Node]:
+    """Nodes that every reader computes for itself: views, leaves without memory, cheap maps."""
+    inline: set[Node] = set()
+    tensors: dict[Node, frozenset[Node]] = {}
+    for node in graph.nodes:
+        if has_buffer(node) or node in forced:
+            tensors[node] = frozenset([node]) if node.shape else frozenset()
+            continue
+        below = frozenset(t for i in node.inputs for t in tensors[i])
+        if _is_recomputed(node, below):
+            inline.add(node)
+            tensors[node] = below
+        else:
+            tensors[node] = frozenset([node]) if node.shape else frozenset()
+    return frozenset(inline)
+
+
+def _is_recomputed(node: Node, tensors: frozenset[Node]) -> bool:
+    match node.op.lowering:
+        case Lowering.LEAF | Lowering.VIEW:
+            return True
+        case Lowering.MAP:
+            if not tensors:
+                return True
+            limit = 2 if node.dtype == boolean else 1
+            return CHEAP in node.op.flags and len(tensors) <= limit
+    return False
+
+
+def _sorted(groups: list[Group], fuser: _Fuser) -> list[Group]:
+    """Groups in dependency order; ties keep the order of the graph."""
+    needs: dict[Group, set[Group]] = {g: set() for g in groups}
+    for group in groups:
+        for node in group.nodes:
+            for source, _ in reads(node, group, fuser.inline):
+                owner = fuser.owner.get(source)
+                if owner is not None and owner is not group:
+                    needs[group].add(owner)
+    order: list[Group] = []
+    done: set[Group] = set()
+
+    def visit(group: Group, path: tuple[Group, ...]) -> None:
+        assert group not in path, "fusion made a cycle of groups"
+        if group in done:
+            return
+        for other in sorted(needs[group], key=lambda g: g.number):
+            visit(other, (*path, group))
+        done.add(group)
+        order.append(group)
+
+    for group in sorted(groups, key=lambda g: g.number):
+        visit(group, ())
+    return order

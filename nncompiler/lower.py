@@ -1,0 +1,187 @@
+"""Takes groups of nodes, gives kernels: what to loop over, what to compute at a point.
+
+    group [contract dW, sub W - lr*dW]   ->   axes i:64 j:128, reduce k:batch
+                                              acc = sum x[k*64 + i] * g[k*128 + j]
+                                              W[i*128 + j] = W[i*128 + j] - lr[0] * acc
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ir import scalar
+from ir.graph import Node
+from ir.index import Guard, Var, flatten
+from ir.loops import Buffer, Kernel, Reduction, Scatter, Write
+from ir.op import Lowering
+from ir.scalar import Scalar
+from nncompiler.access import Indices, element, point
+from nncompiler.fuse import Fusion, Group, contract_variables, has_buffer, split_spec
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names of buffers: where a node is read from, and all places that it must be written to."""
+
+    read: Mapping[Node, str]
+    write: Mapping[Node, tuple[str, ...]]
+
+
+def lower(fusion: Fusion, names: Names, label: Callable[[Group], str]) -> tuple[Kernel, ...]:
+    """One kernel per group, in the order of the groups."""
+    return tuple(_Lowering(fusion, group, names).kernel(label(group)) for group in fusion.groups)
+
+
+class _Lowering:
+    def __init__(self, fusion: Fusion, group: Group, names: Names) -> None:
+        self.fusion, self.group, self.names = fusion, group, names
+        self.reductions: dict[Node, Reduction] = {}
+        self.memo: dict[tuple[Node, Indices, tuple[Guard, ...]], Scalar | None] = {}
+        self.nodes: dict[str, Node] = {}
+
+    def kernel(self, label: str) -> Kernel:
+        group = self.group
+        reduce_axes = tuple(group.variables[a] for a in group.reduced)
+        scatter = None
+        for node in group.nodes:
+            match node.op.lowering:
+                case Lowering.REDUCE:
+                    self._reduce(node)
+                case Lowering.CONTRACT:
+                    reduce_axes = self._contract(node)
+                case Lowering.SCATTER:
+                    scatter = self._scatter(node)
+        writes = tuple(w for node in group.nodes for w in self._writes(node))
+        reductions = tuple(self.reductions.values())
+        axes = group.variables if scatter else group.row_variables
+        axes = tuple(v for v in axes if v.extent != 1)
+        reduce_axes = tuple(v for v in reduce_axes if v.extent != 1)
+        recipe = "rows" if group.kind == "map" else group.kind
+        buffers = self._buffers(reductions, writes, scatter)
+        described = tuple(self._describe(n) for n in group.nodes)
+        return Kernel(
+            label, recipe, axes, reduce_axes, reductions, writes, buffers, scatter, (), described
+        )
+
+    def _describe(self, node: Node) -> str:
+        name = self.fusion.graph.names.get(node)
+        return f"{name} = {node.op.name}" if name else node.op.name
+
+    # ------------------------------------------------------------ the value of a node
+
+    def resolve(self, node: Node, indices: Indices, guards: tuple[Guard, ...]) -> Scalar | None:
+        key = (node, indices, guards)
+        if key not in self.memo:
+            self.memo[key] = self._resolve(node, indices, guards)
+        return self.memo[key]
+
+    def _resolve(self, node: Node, indices: Indices, guards: tuple[Guard, ...]) -> Scalar | None:
+        if node in self.fusion.inline:
+            if node.op.lowering is Lowering.MAP:
+                args = [element(i, indices, self.resolve, guards) for i in node.inputs]
+                return scalar.apply(node.op.name, args, node.dtype)
+            return None
+        if node in self.reductions:
+            return scalar.ref(self.reductions[node].name, node.dtype)
+        if self.fusion.owner.get(node) is self.group and node.op.lowering is not Lowering.SCATTER:
+            return self._member(node, indices, guards)
+        return self._load(node, indices, guards)
+
+    def _member(self, node: Node, indices: Indices, guards: tuple[Guard, ...]) -> Scalar | None:
+        if node.op.lowering is Lowering.MAP:
+            args = [element(i, indices, self.resolve, guards) for i in node.inputs]
+            return scalar.apply(node.op.name, args, node.dtype)
+        return None
+
+    def _load(self, node: Node, indices: Indices, guards: tuple[Guard, ...]) -> Scalar:
+        name = self.names.read[node]
+        self.nodes[name] = node
+        offset = flatten(indices, node.type.strides)
+        return scalar.load(name, offset, node.dtype, guards=guards)
+
+    def value(self, node: Node) -> Scalar:
+        position = self.group.position(node.shape)
+        assert position is not None
+        return element(node, position, self.resolve)
+
+    # ------------------------------------------------------------ anchors
+
+    def _reduce(self, node: Node) -> None:
+        value = element(node.inputs[0], point(self.group.variables), self.resolve)
+        assert node.op.combine is not None
+        name = f"{node.op.name}{len(self.reductions)}"
+        self.reductions[node] = Reduction(name, node.op.combine, value)
+
+    def _contract(self, node: Node) -> tuple[Var, ...]:
+        letters = contract_variables(node)
+        left, right, out = split_spec(node.attrs["spec"])
+        factors = [
+            element(operand, point(letters[c] for c in spec), self.resolve)
+            for operand, spec in zip(node.inputs, (left, right), strict=True)
+        ]
+        product = scalar.apply("mul", factors, node.dtype)
+        self.reductions[node] = Reduction("acc", "sum", product)
+        return tuple(letters[c] for c in dict.fromkeys(left + right) if c not in out)
+
+    def _scatter(self, node: Node) -> Scatter:
+        updates, rows = node.inputs
+        variables = self.group.variables
+        value = element(updates, point(variables), self.resolve)
+        row = element(rows, point(variables[: rows.ndim]), self.resolve)
+        (target,) = self.names.write[node]
+        self.nodes[target] = node
+        inner = (0,) * rows.ndim + updates.type.strides[rows.ndim :]
+        offset = flatten(point(variables), inner)
+        return Scatter(target, offset, row, node.type.strides[0], value)
+
+    # ------------------------------------------------------------ results
+
+    def _writes(self, node: Node) -> list[Write]:
+        if node.op.lowering is Lowering.SCATTER:
+            return []
+        position = self.group.position(node.shape)
+        assert position is not None
+        rows = set(self.group.row_variables)
+        inner = any(v not in rows for i in position for v in i.variables)
+        offset = flatten(position, node.type.strides)
+        targets = self.names.write.get(node, ())
+        for target in targets:
+            self.nodes[target] = node
+        return [Write(target, offset, self.value(node), inner) for target in targets]
+
+    def _buffers(
+        self,
+        reductions: tuple[Reduction, ...],
+        writes: tuple[Write, ...],
+        scatter: Scatter | None,
+    ) -> tuple[Buffer, ...]:
+        values = [*(r.value for r in reductions), *(w.value for w in writes)]
+        written = {w.buffer for w in writes}
+        if scatter:
+            values += [scatter.row, scatter.value]
+            written.add(scatter.buffer)
+        used = dict.fromkeys(s.name for s in scalar.walk(values) if s.kind == "load")
+        used.update(dict.fromkeys(w.buffer for w in writes))
+        if scatter:
+            used[scatter.buffer] = None
+        return tuple(
+            Buffer(n, self.nodes[n].dtype, self.nodes[n].type.size, n in written) for n in used
+        )
+
+
+def needs_memory(node: Node, fusion: Fusion) -> bool:
+    """Does a member of a group have to be written, because another group or an output reads it?"""
+    if has_buffer(node):
+        return False
+    group = fusion.owner[node]
+    if node in fusion.graph.outputs.values():
+        return True
+    stack = list(fusion.graph.users[node])
+    while stack:
+        user = stack.pop()
+        if user in fusion.inline:
+            stack.extend(fusion.graph.users[user])
+        elif fusion.owner[user] is not group or user.op.lowering is Lowering.SCATTER:
+            return True
+    return False

@@ -1,0 +1,304 @@
+"""Takes a blueprint and its state, gives everything that a model does with data.
+
+How a graph is run is left to the subclasses: natively (Model) or by NumPy (Reference). Both train
+through the runtime's `fit`, so they see the same batches in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from nncompiler.blueprint import Blueprint, Kinds
+from nncompiler.data import DENSE, SAMPLE_WEIGHT, rows_of
+from runtime.history import History
+from runtime.state import ParameterView, State
+from runtime.trainer import fit, plain
+
+Array = np.ndarray[Any, Any]
+Data = dict[str, Any]
+
+SCORE_BATCH = 1024
+
+
+class Runner(Protocol):
+    """What runs one graph: a Session, or the interpreter."""
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Array]: ...
+
+    def prepare(self, data: Mapping[str, Any]) -> dict[str, Array]: ...
+
+    def train(
+        self, data: Mapping[str, Any], batch_size: int, order: Array | None = None
+    ) -> dict[str, float]: ...
+
+
+class Machine:
+    """A network with its parameters, optimizer state and history; see api.md for the methods."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self.blueprint = blueprint
+        self.seed = blueprint.settings.seed
+        self.epoch = 0
+        self.stop_training = False
+        self.history: Any = History()
+        self.state = State(blueprint.initial_state(self.seed))
+        self._runners: dict[tuple[str, Kinds, bool], Runner] = {}
+        self._step_routes: dict[tuple[str, int], Runner] = {}
+        self._single = len(blueprint.inputs) == 1 and len(blueprint.targets) == 1
+        self._x = blueprint.inputs[0] if blueprint.inputs else ""
+        self._t = next(iter(blueprint.targets.values()), "")
+        self._views = blueprint.network.views
+        self._parameters = self._view_parameters()
+
+    def _view_parameters(self) -> ParameterView:
+        if self._views:
+            names = {name: (view.array, view.index) for name, view in self._views.items()}
+            return ParameterView(self.state, names)
+        return ParameterView.of(self.state, {n: n for n in self.blueprint.network.parameters})
+
+    def _open(self, name: str, kinds: Kinds, weighted: bool) -> Runner:
+        raise NotImplementedError
+
+    def runner(self, name: str, kinds: Kinds | None = None, weighted: bool = False) -> Runner:
+        """What runs the graph of that name for such targets; made when first needed."""
+        if kinds is None or name in ("forward", "forward_training", "update"):
+            kinds, weighted = self.blueprint.kinds, False
+        key = (name, kinds, weighted)
+        if key not in self._runners:
+            self._runners[key] = self._open(*key)
+        return self._runners[key]
+
+    def _runner_for(self, name: str, data: Mapping[str, Array]) -> Runner:
+        return self.runner(name, self.blueprint.kinds_of(data), SAMPLE_WEIGHT in data)
+
+    # ------------------------------------------------------------------ parameters
+
+    @property
+    def parameters(self) -> ParameterView:
+        """Live arrays by name: writing into them changes the network."""
+        return self._parameters
+
+    @property
+    def learning_rate(self) -> float:
+        """The base rate of the optimizer; a schedule shapes it over the updates."""
+        self._need_optimizer()
+        return float(self.state["learning_rate"])
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        self._need_optimizer()
+        if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+            if not np.isfinite(value) or value < 0:
+                raise ValueError(f"learning_rate must be a non-negative number, not {value}")
+            self.state["learning_rate"] = np.asarray(value, np.float64)
+            return
+        self._replace_optimizer(learning_rate=value)
+
+    def _need_optimizer(self) -> None:
+        if self.blueprint.objective.optimizer is None:
+            raise ValueError("the model was compiled without an optimizer")
+
+    def _replace_optimizer(self, **changes: Any) -> None:
+        """Another schedule is another graph: what contains the update is compiled again."""
+        self.blueprint = self.blueprint.with_optimizer(**changes)
+        for key, value in self.blueprint.objective.states.items():
+            if key not in self.state:
+                self.state.add(key, value)
+        self.state["learning_rate"] = self.blueprint.objective.states["learning_rate"]
+        self._runners = {k: r for k, r in self._runners.items() if k[0] not in ("update", "step")}
+        self._step_routes.clear()
+
+    def reset(self, seed: int | None = None) -> None:
+        """Draws new parameters (with the compile's seed where none is given), clears the optimizer."""
+        self.seed = self.blueprint.settings.seed if seed is None else seed
+        self.state.restore(self.blueprint.initial_state(self.seed))
+        self.epoch = 0
+        self.history = History()
+
+    # ------------------------------------------------------------------ running
+
+    def __call__(self, x: Any) -> Any:
+        return self.forward(x)
+
+    def forward(self, x: Any, training: bool = False) -> Any:
+        """The outputs: an array, or a dict by name where there are several."""
+        run = self.runner("forward_training" if training else "forward")
+        return self._shape_outputs(run(self.blueprint.name_inputs(x)))
+
+    def predict(self, x: Any, batch_size: int | None = None) -> Any:
+        """The outputs, computed in batches of that size."""
+        if batch_size is None:
+            return self.forward(x)
+        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+            raise ValueError(f"batch_size must be a whole number, at least 1, got {batch_size!r}")
+        data = {k: np.asarray(v) for k, v in self.blueprint.name_inputs(x).items()}
+        rows = rows_of(data)
+        run = self.runner("forward")
+        starts = range(0, rows, batch_size) if rows else (0,)
+        parts = [run({k: v[i : i + batch_size] for k, v in data.items()}) for i in starts]
+        names = self.blueprint.outputs
+        return self._shape_outputs({n: np.concatenate([p[n] for p in parts]) for n in names})
+
+    def _shape_outputs(self, outputs: dict[str, Array]) -> Any:
+        return next(iter(outputs.values())) if len(self.blueprint.outputs) == 1 else outputs
+
+    def backward(
+        self, x: Any, t: Any, sample_weight: Any = None
+    ) -> tuple[float, dict[str, Array]]:
+        """(loss, gradients by parameter name), both with the regularizer, as in training."""
+        data = self.blueprint.pack(x, t, sample_weight)
+        results = self._runner_for("backward", data)(data)
+        return float(results["loss"]), self._name_gradients(results)
+
+    def _name_gradients(self, results: Mapping[str, Array]) -> dict[str, Array]:
+        arrays = {
+            name.removeprefix("grad:"): array
+            for name, array in results.items()
+            if name.startswith("grad:")
+        }
+        if not self._views:
+            return arrays
+        return {
+            name: arrays[view.array][(*view.index, ...)]
+            for name, view in self._views.items()
+            if view.array in arrays
+        }
+
+    def update(self, gradients: Mapping[str, Any]) -> None:
+        """One optimizer step along these gradients; they need every trainable name."""
+        self._need_optimizer()
+        if not isinstance(gradients, Mapping):
+            raise TypeError(f"gradients are a dict by name, not a {type(gradients).__name__}")
+        trainable = self.blueprint.objective.trainable
+        wanted = [n for n, v in self._views.items() if v.array in trainable] or list(trainable)
+        for name in wanted:
+            if name not in gradients:
+                raise ValueError(f"the gradient of '{name}' is missing")
+        for name in gradients:
+            if name not in wanted:
+                raise ValueError(f"'{name}' is not a trainable parameter")
+        arrays = dict(gradients)
+        if self._views:
+            arrays = {n: np.zeros_like(self.state[n]) for n in trainable}
+            for name in wanted:
+                view = self._views[name]
+                arrays[view.array][view.index] = gradients[name]
+        self.runner("update")({f"grad:{name}": array for name, array in arrays.items()})
+
+    def step(self, x: Any, t: Any, sample_weight: Any = None) -> float:
+        """forward, backward and update in one; the loss is the one before the update."""
+        if self._single and sample_weight is None and type(t) is np.ndarray:
+            route = self._step_routes.get((t.dtype.char, t.ndim))
+            if route is not None and type(x) is np.ndarray:
+                return float(route({self._x: x, self._t: t})["loss"])
+        data = self.blueprint.pack(x, t, sample_weight)
+        run = self._runner_for("step", data)
+        if self._single and sample_weight is None:
+            target = data[self._t]
+            self._step_routes[target.dtype.char, target.ndim] = run
+        return float(run(data)["loss"])
+
+    # ------------------------------------------------------------------ whole data sets
+
+    def fit(
+        self,
+        x: Any,
+        t: Any = None,
+        epochs: int = 1,
+        batch_size: int = 32,
+        validation_data: Any = None,
+        validation_split: float = 0.0,
+        shuffle: bool = True,
+        callbacks: Iterable[Any] = (),
+        verbose: str | int = "auto",
+        sample_weight: Any = None,
+        class_weight: Mapping[int, float] | None = None,
+    ) -> History:
+        """Trains for some epochs; the history holds loss, metrics and the same with val_."""
+        self._need_optimizer()
+        return fit(
+            self,
+            x,
+            t,
+            epochs=epochs,
+            batch_size=batch_size,
+            validation_data=validation_data,
+            validation_split=validation_split,
+            shuffle=shuffle,
+            callbacks=callbacks,
+            verbose=verbose,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+        )
+
+    def evaluate(
+        self, x: Any, t: Any, batch_size: int | None = None, sample_weight: Any = None
+    ) -> dict[str, float]:
+        """Loss (with the regularizer) and metrics, without training."""
+        data = self.pack(x, t, sample_weight)
+        if rows_of(data) == 0:
+            raise ValueError("empty data set: there are no rows to evaluate")
+        size = SCORE_BATCH if batch_size is None else batch_size
+        return plain(self.evaluate_data(data, size))
+
+    def pack(self, x: Any, t: Any, sample_weight: Any = None) -> Data:
+        """Inputs by id, cast once and checked whole; ValueError where their rows disagree."""
+        data = self.blueprint.pack(x, t, sample_weight)
+        rows_of(data)
+        name = "score" if self.blueprint.objective.optimizer is None else "step"
+        return self._runner_for(name, data).prepare(data)
+
+    def train_epoch(
+        self, data: Data, batch_size: int, order: Array | None
+    ) -> dict[str, float]:
+        return self._runner_for("step", data).train(data, batch_size, order)
+
+    def train_batch(self, data: Data) -> tuple[dict[str, float], int]:
+        results = self._runner_for("step", data)(data)
+        scalars = {n: float(v) for n, v in results.items() if n == "loss" or _is_metric(n)}
+        return scalars, rows_of(data)
+
+    def evaluate_data(self, data: Data, batch_size: int) -> dict[str, float]:
+        return self._runner_for("score", data).train(data, batch_size, None)
+
+    def history_data(self) -> dict[str, Any]:
+        """What a file keeps of the last fit."""
+        return {"history": dict(self.history.history), "epoch": list(self.history.epoch)}
+
+    def resume(self, epoch: int, seed: int, history: Mapping[str, Any]) -> None:
+        """Goes on where a saved model stopped."""
+        self.epoch, self.seed = epoch, seed
+        self.history = History()
+        self.history.history = {n: list(v) for n, v in history["history"].items()}
+        self.history.epoch = list(history["epoch"])
+
+    def example_data(self, rows: int, seed: int = 0) -> tuple[dict[str, Array], Any]:
+        """Random data of the right shapes, for comparisons."""
+        rng = np.random.default_rng(seed)
+        x = {n: _draw(rng, node, rows) for n, node in self.blueprint.network.inputs.items()}
+        targets = self.blueprint.objective.targets
+        t = {
+            name: _draw(rng, target.node, rows)
+            if target.kind == DENSE
+            else rng.integers(0, target.classes, _bind(target.node, rows))
+            for name, target in targets.items()
+        }
+        return x, t or None
+
+
+def _bind(node: Any, rows: int) -> tuple[int, ...]:
+    return tuple(d if isinstance(d, int) else d.coefficient * rows for d in node.shape)
+
+
+def _draw(rng: np.random.Generator, node: Any, rows: int) -> Array:
+    shape = _bind(node, rows)
+    if node.dtype.is_float:
+        return rng.normal(size=shape).astype(node.dtype.numpy)
+    return rng.integers(0, 2, shape).astype(node.dtype.numpy)
+
+
+def _is_metric(name: str) -> bool:
+    return name.startswith("metric:")

@@ -1,0 +1,177 @@
+"""Takes a networkx graph and settings, gives the compiled model that users hold."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nncompiler import comparison, persist, report
+from nncompiler.binding import Binding
+from nncompiler.blueprint import Blueprint, Kinds
+from nncompiler.comparison import Comparison
+from nncompiler.machine import Machine
+from nncompiler.program import Program
+from nncompiler.reference import Reference
+from nncompiler.settings import Settings
+from nncompiler.stages import Stages
+from nncompiler.table import Table, in_notebook
+from runtime.session import Session
+from runtime.state import ParameterView
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+
+class Model(Machine):
+    """A network as native code; made by `nnc.compile` and `nnc.load`.
+
+    forward, backward, update and step are compiled functions; `parameters` are the very arrays that
+    they read and write. See the methods for the rest.
+    """
+
+    def __init__(self, source: nx.DiGraph[Any], settings: Settings) -> None:
+        super().__init__(Blueprint(source, settings))
+        self._programs: dict[tuple[str, Kinds, bool], Program] = {}
+        self.runner("forward")
+        if self.blueprint.targets:
+            self.runner(self.main)
+
+    @property
+    def settings(self) -> Settings:
+        return self.blueprint.settings
+
+    @property
+    def source(self) -> nx.DiGraph[Any]:
+        """The graph that was compiled (a copy of the user's)."""
+        return self.blueprint.source
+
+    @property
+    def main(self) -> str:
+        """The graph that the model is for: step, or what comes nearest to it."""
+        if not self.blueprint.targets:
+            return "forward"
+        return "backward" if self.blueprint.objective.optimizer is None else "step"
+
+    @property
+    def compilations(self) -> int:
+        """How many programs have been compiled so far (from scratch or from the cache)."""
+        return sum(program.compiled for program in self._programs.values())
+
+    def program(self, name: str, kinds: Kinds | None = None, weighted: bool = False) -> Program:
+        """The graph of that name on its way to native code."""
+        key = (name, self.blueprint.kinds if kinds is None else kinds, weighted)
+        if key not in self._programs:
+            checks = self.blueprint.find(*key[1:]).checks
+            graph = self.blueprint.graph(*key)
+            self._programs[key] = Program(graph, self.state, checks, self.settings.options)
+        return self._programs[key]
+
+    def _open(self, name: str, kinds: Kinds, weighted: bool) -> Session:
+        return self.program(name, kinds, weighted).session
+
+    def _replace_optimizer(self, **changes: Any) -> None:
+        super()._replace_optimizer(**changes)
+        self._programs = {
+            k: p for k, p in self._programs.items() if k[0] not in ("update", "step")
+        }
+        self.__dict__.pop("reference", None)
+
+    def bind(self, x: Any, t: Any = None, sample_weight: Any = None) -> Binding:
+        """A callable on fixed buffers holding a copy of x and t, with the least overhead.
+
+        With an optimizer it makes a step and gives the loss; without, (loss, gradients); without
+        targets, the outputs. `.run(n)` makes n calls natively.
+        """
+        if t is None:
+            inputs = self.blueprint.name_inputs(x)
+            session: Any = self.runner("forward")
+        else:
+            inputs = self.blueprint.pack(x, t, sample_weight)
+            session = self._runner_for(self.main, inputs)
+        name = "forward" if t is None else self.main
+        shape = {
+            "step": lambda results: float(results["loss"]),
+            "backward": lambda results: (float(results["loss"]), self._name_gradients(results)),
+            "forward": self._shape_outputs,
+        }[name]
+        return Binding(session.bind(inputs), shape)
+
+    # ------------------------------------------------------------------ files
+
+    def save(self, path: persist.PathLike) -> None:
+        """The whole model and its training state in one .nnc file (no code, no pickle)."""
+        persist.save_model(self, path)
+
+    def save_weights(self, path: persist.PathLike) -> None:
+        """Parameters by name, and running statistics, as .npz (or .safetensors)."""
+        persist.save_arrays(self._weights(), path)
+
+    def load_weights(self, path: persist.PathLike, strict: bool = True) -> list[str]:
+        """Sets parameters from a file, gives their names; strict=False takes what fits."""
+        return persist.assign_arrays(self._weights(), persist.load_arrays(path), path, strict)
+
+    def _weights(self) -> ParameterView:
+        """Parameters, and what layers keep beside them (but for random counters)."""
+        if self._views:
+            return self.parameters
+        network = self.blueprint.network
+        names = [*network.parameters, *(n for n in network.states if not n.startswith("random."))]
+        return ParameterView.of(self.state, {name: name for name in names})
+
+    # ------------------------------------------------------------------ looking inside
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The same network run by NumPy, with its own copy of the parameters as they are now."""
+        twin = Reference(self.blueprint, self.state.copy())
+        twin.resume(self.epoch, self.seed, self.history_data())
+        return twin
+
+    def compare(self, x: Any, t: Any = None) -> Comparison:
+        """Largest errors of outputs, loss and gradients against NumPy, from the same parameters."""
+        twin = Reference(self.blueprint, self.state.copy())
+        return comparison.compare(self, twin, x, t)
+
+    def check_gradients(self, x: Any, t: Any, **options: Any) -> Comparison:
+        """Largest errors of the gradients against central differences, by parameter."""
+        return comparison.check_gradients(self, x, t, **options)
+
+    @cached_property
+    def stages(self) -> Stages:
+        """Stage name -> text, of the training step (of forward, where there is no loss)."""
+        return Stages(lambda name: report.read_stage(self, name))
+
+    def dump(self, folder: persist.PathLike) -> list[Path]:
+        """Writes every stage and DOT pictures of the graphs; gives the files."""
+        return report.dump(self, Path(folder))
+
+    def describe(self) -> Table:
+        """The table of `summary`."""
+        return report.summarize(self)
+
+    def summary(self) -> Table:
+        """Layers, parameters, kernels and memory; printed, and shown as HTML in notebooks."""
+        table = self.describe()
+        if not in_notebook():
+            print(table)
+        return table
+
+    def profile(self, x: Any, t: Any = None, repeats: int = 20) -> Table:
+        """Per kernel: time, GFLOP/s, GB/s and share of one step (of forward without targets).
+
+        Parameters and optimizer state are as before afterwards.
+        """
+        if t is None:
+            session: Any = self.runner("forward")
+            return report.profile_table(session.profile(self.blueprint.name_inputs(x), repeats))
+        data = self.blueprint.pack(x, t)
+        session = self._runner_for(self.main, data)
+        return report.profile_table(session.profile(data, repeats))
+
+    def __repr__(self) -> str:
+        counts = sum(array.size for array in self.parameters.values())
+        inputs = ", ".join(f"'{n}'" for n in self.blueprint.inputs)
+        outputs = ", ".join(f"'{n}'" for n in self.blueprint.outputs)
+        return f"<Model {inputs} -> {outputs}, {counts} parameters, {self.settings.dtype}>"
+

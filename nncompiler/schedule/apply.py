@@ -1,0 +1,197 @@
+"""Takes a row kernel and its schedule, gives the loop nest.
+
+    softmax, lanes over j:                         bias gradient, lanes over j:
+    for i in batch:                                for j in 128 step 16 (vector):
+        max0 = -inf                                    sum0 = 0
+        for j (vector): max0 = max(max0, z)            for k in batch: sum0 += g[k*128 + j]
+        sum1 = 0                                       b[j] = b[j] - lr * sum0
+        for j (vector): sum1 += exp(z - max0)
+        for j (vector): p = exp(z - max0) / sum1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ir import scalar
+from ir.index import Index, Remainder, Var
+from ir.loops import (
+    Accumulate,
+    Buffer,
+    For,
+    Function,
+    Init,
+    Kernel,
+    Reduction,
+    ScatterAdd,
+    Stmt,
+    Store,
+    Vectorize,
+    Write,
+)
+from ir.scalar import Scalar
+from ir.types import DType
+from nncompiler.schedule.heuristics import FULL_UNROLL, is_dear, size_of
+
+SCRATCH_LIMIT = 4096  # elements of one thread-local row
+
+
+def row_loops(kernel: Kernel) -> Function:
+    """The loop nest of a kernel with recipe "rows"."""
+    return _Rows(kernel).function()
+
+
+def identity(combine: str, dtype: DType) -> Scalar:
+    """The value that a reduction starts from."""
+    if combine in ("sum", "prod"):
+        return scalar.const(0 if combine == "sum" else 1, dtype)
+    if dtype.is_float:
+        return scalar.const(float("-inf") if combine == "max" else float("inf"), dtype)
+    if dtype.kind == "bool":
+        return scalar.const(combine == "min", dtype)
+    low = 0 if dtype.kind == "uint" else -(2 ** (dtype.bits - 1))
+    high = 2 ** (dtype.bits if dtype.kind == "uint" else dtype.bits - 1) - 1
+    return scalar.const(low if combine == "max" else high, dtype)
+
+
+class _Rows:
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        vectorize = [d for d in kernel.schedule if isinstance(d, Vectorize)]
+        self.lanes = vectorize[0].lanes if vectorize else 1
+        name = vectorize[0].axis if vectorize else ""
+        self.outer = _last(kernel.axes, name)
+        self.inner = _last(kernel.reduce_axes, name)
+        self.vector = next((v for v in (*self.outer, *self.inner) if v.name == name), None)
+        self.depths = {r.name: _depth(r.value, kernel.reductions) for r in kernel.reductions}
+        self.scratch: dict[Scalar, tuple[int, Buffer]] = {}
+
+    def function(self) -> Function:
+        body = self._point()
+        for v in reversed(self.outer):
+            kind = "vector" if v is self.vector else "serial"
+            body = (For(v, kind, self.lanes if v is self.vector else 1, body),)
+        scratch = tuple(buffer for _, buffer in self.scratch.values())
+        return Function(self.kernel.label, self.kernel.buffers, body, scratch)
+
+    def _point(self) -> tuple[Stmt, ...]:
+        """Everything at one point of the parallel axes: a loop per depth, then the row's results."""
+        inner = [(self._depth_of(w.value), w) for w in self.kernel.writes if w.inner]
+        levels = sorted({*self.depths.values(), *(d for d, _ in inner)})
+        self._choose_scratch(levels, inner)
+        body: list[Stmt] = []
+        for level in levels:
+            reductions = [r for r in self.kernel.reductions if self.depths[r.name] == level]
+            for r in reductions:
+                body.append(Init(r.name, identity(r.combine, r.value.dtype)))
+            writes = [w for depth, w in inner if depth == level]
+            body.extend(self._sweep(level, reductions, writes))
+        for write in self.kernel.writes:
+            if not write.inner:
+                body.append(Store(write.buffer, write.index, write.value))
+        return tuple(body)
+
+    def _sweep(self, level: int, reductions: Sequence[Reduction], writes: list[Write]) -> list[Stmt]:
+        """One pass over the reduce axes."""
+        body: list[Stmt] = []
+        for value, (first, buffer) in self.scratch.items():
+            if first == level:
+                kept = self._use_scratch(value, level, itself=False)
+                body.append(Store(buffer.name, self._scratch_index(), kept))
+        for r in reductions:
+            body.append(Accumulate(r.name, r.combine, self._use_scratch(r.value, level)))
+        for w in writes:
+            body.append(Store(w.buffer, w.index, self._use_scratch(w.value, level)))
+        for v in reversed(self.inner):
+            if v is self.vector:
+                kind = "unroll vector" if size_of(v.extent) <= 4 * self.lanes else "vector"
+                body = [For(v, kind, self.lanes, tuple(body))]
+            else:
+                body = [For(v, "unroll" if self._is_short else "serial", 1, tuple(body))]
+        return body
+
+    @property
+    def _is_short(self) -> bool:
+        total = 1
+        for v in self.inner:
+            total *= v.extent if isinstance(v.extent, int) else 2 * FULL_UNROLL
+        return total <= FULL_UNROLL and self.vector not in self.inner
+
+    # ------------------------------------------------------------ values kept between passes
+
+    def _choose_scratch(self, levels: list[int], writes: list[tuple[int, Write]]) -> None:
+        """Dear values that a later pass needs again are kept in a thread-local row."""
+        if len(self.inner) != 1 or not isinstance(self.inner[0].extent, int):
+            return
+        (axis,) = self.inner
+        assert isinstance(axis.extent, int)
+        if self._is_short or (axis is self.vector and axis.extent <= 4 * self.lanes):
+            return  # written out: the values stay in registers
+        length = axis.extent if axis is self.vector else axis.extent * self.lanes
+        if length > SCRATCH_LIMIT:
+            return
+        uses: dict[Scalar, set[int]] = {}
+        passes = [(self.depths[r.name], r.value) for r in self.kernel.reductions]
+        passes += [(depth, w.value) for depth, w in writes]
+        for level, value in passes:
+            for s in scalar.walk([value]):
+                if is_dear(s) and axis in scalar.variables(s):
+                    uses.setdefault(s, set()).add(level)
+        for s, found in uses.items():
+            if len(found) > 1:
+                name = f"row{len(self.scratch)}"
+                size = -(-length // self.lanes) * self.lanes
+                self.scratch[s] = (min(found), Buffer(name, s.dtype, size, True))
+
+    def _scratch_index(self) -> Index:
+        (axis,) = self.inner
+        if axis is self.vector or self.vector is None:
+            return Index.of(axis)
+        lane = Index(((Remainder(Index.of(self.vector), self.lanes), 1),))
+        return Index.of(axis) * self.lanes + lane
+
+    def _use_scratch(self, value: Scalar, level: int, itself: bool = True) -> Scalar:
+        if not self.scratch:
+            return value
+
+        def rule(s: Scalar) -> Scalar | None:
+            kept = self.scratch.get(s)
+            if kept is None or level < kept[0] or (s is value and not itself):
+                return None
+            if level == kept[0] and itself:
+                return None  # computed in this very pass: still in a register
+            return scalar.load(kept[1].name, self._scratch_index(), s.dtype)
+
+        return scalar.rewrite(value, rule)
+
+    def _depth_of(self, value: Scalar) -> int:
+        return _depth(value, self.kernel.reductions)
+
+
+def _depth(value: Scalar, reductions: tuple[Reduction, ...]) -> int:
+    """How many passes over the row must be finished before `value` can be computed."""
+    by_name = {r.name: r for r in reductions}
+    used = [s.name for s in scalar.walk([value]) if s.kind == "ref" and s.name in by_name]
+    return max((1 + _depth(by_name[u].value, reductions) for u in used), default=0)
+
+
+def _last(axes: tuple[Var, ...], name: str) -> tuple[Var, ...]:
+    """The axes with the one called `name` moved to the end."""
+    return (*(v for v in axes if v.name != name), *(v for v in axes if v.name == name))
+
+
+def scatter_loops(kernel: Kernel) -> Function:
+    """Zero the result, then add row after row, in order: the sum does not depend on threads."""
+    scatter = kernel.scatter
+    assert scatter is not None
+    target = next(b for b in kernel.buffers if b.name == scatter.buffer)
+    cell = Var("z", target.size)
+    lanes = next((d.lanes for d in kernel.schedule if isinstance(d, Vectorize)), 1)
+    zero = Store(target.name, Index.of(cell), scalar.const(0, target.dtype))
+    add: Stmt = ScatterAdd(
+        scatter.buffer, scatter.index, scatter.row, scatter.stride, scatter.value
+    )
+    for v in reversed(kernel.axes):
+        add = For(v, "serial", 1, (add,))
+    clear = For(cell, "vector", lanes, (zero,))
+    return Function(kernel.label, kernel.buffers, (clear, add))

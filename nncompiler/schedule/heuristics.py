@@ -1,0 +1,132 @@
+"""Takes a kernel and a target, gives the schedule: all policy about loops is in this file.
+
+Figures are estimates in "vector instructions"; only their order matters.
+"""
+
+from __future__ import annotations
+
+from ir import scalar
+from ir.index import Index, Var
+from ir.loops import Directive, Kernel, Pack, Parallel, TileBy, Unroll, Vectorize
+from ir.op import CHEAP, REGISTRY
+from ir.scalar import Scalar
+from ir.types import Dim, f32, f64
+from nncompiler.codegen.target import Target
+from nncompiler.schedule.axes import kernel_indices, kernel_scalars
+
+TYPICAL_EXTENT = 64  # what a symbolic extent is taken for
+CHEAP_COST, DEAR_COST, DIVIDE_COST = 1, 14, 3
+HORIZONTAL_COST = 20  # combining the lanes of one vector
+FULL_UNROLL = 16  # reductions no longer than this are written out
+
+
+def size_of(dim: Dim) -> int:
+    return dim if isinstance(dim, int) else dim.coefficient * TYPICAL_EXTENT
+
+
+def kernel_lanes(kernel: Kernel, target: Target) -> int:
+    """How many points are computed at once: as many as the widest float of the kernel allows."""
+    values = list(scalar.walk(kernel_scalars(kernel)))
+    is_wide = any(s.dtype == f64 for s in values if s.dtype.is_float)
+    return target.lanes(f64 if is_wide else f32)
+
+
+def cost_of(s: Scalar) -> int:
+    """What one application of a scalar op costs."""
+    if s.kind != "apply":
+        return 0
+    if s.name in ("div", "sqrt", "rsqrt"):
+        return DIVIDE_COST
+    return CHEAP_COST if CHEAP in REGISTRY[s.name].flags else DEAR_COST
+
+
+def is_dear(s: Scalar) -> bool:
+    return cost_of(s) >= DEAR_COST
+
+
+def choose_rows(kernel: Kernel, target: Target) -> tuple[Directive, ...]:
+    """Which axis of a row kernel runs over the lanes: the one with the smallest estimated cost."""
+    lanes = kernel_lanes(kernel, target)
+    candidates = [*kernel.axes, *kernel.reduce_axes]
+    directives: list[Directive] = []
+    if candidates:
+        best = min(reversed(candidates), key=lambda v: row_cost(kernel, v, lanes))
+        directives.append(Vectorize(best.name, lanes))
+    if kernel.axes:
+        directives.append(Parallel(kernel.axes[0].name, 1))
+    return tuple(directives)
+
+
+def row_cost(kernel: Kernel, axis: Var, lanes: int) -> float:
+    """The estimated cost of all points where `axis` runs over the lanes."""
+    work = sum(cost_of(s) for s in scalar.walk(kernel_scalars(kernel)))
+    memory = sum(_access_cost(index, axis, lanes) for index in kernel_indices(kernel))
+    steps = 1.0
+    for v in (*kernel.axes, *kernel.reduce_axes):
+        extent = max(size_of(v.extent), 1)
+        steps *= -(-extent // lanes) if v == axis else extent
+    total = steps * (work + memory + 1)
+    if axis in kernel.reduce_axes:
+        rows = 1
+        for v in kernel.axes:
+            rows *= max(size_of(v.extent), 1)
+        total += rows * HORIZONTAL_COST * len(kernel.reductions)
+    return total
+
+
+def _access_cost(index: Index, axis: Var, lanes: int) -> float:
+    stride = index.coefficient(axis)
+    if stride == 0:
+        return 0.5
+    return 1.0 if stride == 1 else 1.2 * lanes
+
+
+# --------------------------------------------------------------------------- contractions
+
+
+def choose_contract(
+    kernel: Kernel, m: Var, n: Var, rhs_is_in_order: bool, target: Target
+) -> tuple[Directive, ...]:
+    """Register tile, unrolling and packing of a contraction."""
+    (reduction,) = kernel.reductions
+    lanes = target.lanes(reduction.value.dtype)
+    vectors, height = tile_shape(size_of(n.extent), lanes, target.registers)
+    directives: list[Directive] = [
+        Vectorize(n.name, lanes),
+        TileBy(n.name, vectors * lanes),
+        TileBy(m.name, height),
+        Unroll("k", 4),
+    ]
+    if not rhs_is_in_order:
+        directives.append(Pack("rhs"))
+    directives.append(Parallel(n.name, vectors * lanes))
+    return tuple(directives)
+
+
+def tile_shape(columns: int, lanes: int, registers: int) -> tuple[int, int]:
+    """(vectors, rows) of a register tile: rows * vectors accumulators, `vectors` of the right
+    operand and one broadcast must fit. Wide tiles read the left operand less often."""
+    needed = max(1, -(-columns // lanes))
+    widest = 4 if registers >= 32 else 2
+    vectors = min(needed, widest)
+    if needed > widest:
+        # fewest wasted vectors in the last tile, wide tiles first
+        vectors = min(range(widest, 1, -1), key=lambda v: (-needed % v, -v))
+    rows = (registers - 2 - vectors) // vectors
+    return vectors, max(1, min(rows, 12))
+
+
+def tile_rows(m: Dim, height: int) -> tuple[int, ...]:
+    """Heights of the tiles that together serve `m` rows, tall ones first.
+
+        64, 6   ->  6, 4          batch, 6  ->  6, 2, 1
+    """
+    if not isinstance(m, int):
+        return tuple(dict.fromkeys((height, *(h for h in (4, 2) if h * 2 <= height), 1)))
+    if m <= height:
+        return (max(m, 1),)
+    count = -(-m // height)
+    even = -(-m // count)
+    if m % even == 0:
+        return (even,)
+    return even, m % even
