@@ -31,7 +31,7 @@ from ir.loops import (
 )
 from ir.scalar import Scalar
 from ir.types import DType
-from nncompiler.schedule.heuristics import FULL_UNROLL, is_dear, size_of
+from nncompiler.schedule.heuristics import FULL_UNROLL, is_dear
 
 SCRATCH_LIMIT = 4096  # elements of one thread-local row
 
@@ -104,7 +104,8 @@ class _Rows:
             body.append(Store(w.buffer, w.index, self._use_scratch(w.value, level)))
         for v in reversed(self.inner):
             if v is self.vector:
-                kind = "unroll vector" if size_of(v.extent) <= 4 * self.lanes else "vector"
+                short = isinstance(v.extent, int) and v.extent <= 4 * self.lanes
+                kind = "unroll vector" if short else "vector"
                 body = [For(v, kind, self.lanes, tuple(body))]
             else:
                 body = [For(v, "unroll" if self._is_short else "serial", 1, tuple(body))]
