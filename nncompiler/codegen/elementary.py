@@ -121,8 +121,12 @@ def reduce_exp(x: Term) -> Reduced:
     t = x.fma(1 / math.log(2), f.magic)
     n = t - f.magic
     r = n.fma(-f.ln2_low, n.fma(-f.ln2_high, x))
-    p = (r * r).fma(horner(r, f.exp), r)
-    return Reduced(p, n, t.bits() << f.mantissa)
+    return Reduced(expm1_near(r), n, t.bits() << f.mantissa)
+
+
+def expm1_near(r: Term) -> Term:
+    """exp(r) - 1 for |r| <= log(2)/2."""
+    return (r * r).fma(horner(r, format_of(r).exp), r)
 
 
 def exp(x: Term) -> Term:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from ir.types import f64
 from nncompiler.codegen import coefficients as table
 from nncompiler.codegen.elementary import (
+    expm1_near,
     flip_sign,
     normalised,
-    reduce_exp,
     scale,
     small_int,
     split_exponent,
@@ -100,7 +100,7 @@ def _power_f64(x: Term, y: Term) -> Term:
     n = t.round()
     inside = t.is_("oeq", product.high) & log2.high.is_("oeq", high)
     low = inside.where(y.fma(log2.low, product.low), 0.0)
-    p = reduce_exp(((t - n) + low) * math.log(2)).p
+    p = expm1_near(((t - n) + low) * math.log(2))
     return scale(1.0 + p, n)
 
 
