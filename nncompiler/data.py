@@ -17,7 +17,7 @@ import numpy as np
 from ir.graph import Graph, Node
 from ir.types import Extent
 from runtime.artifact import BufferSpec, PlanDim
-from runtime.inputs import Port, bind_symbols, check_names, convert
+from runtime.inputs import Port, check_names, convert
 
 Array = np.ndarray[Any, Any]
 
@@ -97,18 +97,7 @@ def plan_shape(node: Node) -> list[PlanDim]:
 def convert_all(wanted: Sequence[Port], given: Mapping[str, Any]) -> dict[str, Array]:
     """All inputs as arrays of the right types, with the same errors as compiled code gives."""
     check_names(wanted, given)
-    arrays = {port.name: convert(port, given[port.name]) for port in wanted}
-    symbols = tuple(dict.fromkeys(p.symbol for p in wanted if p.symbol is not None))
-    order = _Symbols(symbols)
-    bind_symbols(order, wanted, list(arrays.values()), {})  # type: ignore[arg-type]
-    return arrays
-
-
-class _Symbols:
-    """The part of a plan that binding symbols reads."""
-
-    def __init__(self, symbols: tuple[str, ...]) -> None:
-        self.symbols = symbols
+    return {port.name: convert(port, given[port.name]) for port in wanted}
 
 
 def _listed(names: Any) -> str:
