@@ -52,7 +52,6 @@ def compute(graph: Any, *, dtype: str = "float64", **data: Any) -> Any:
 def test_dense_is_the_activation_of_a_weighted_sum() -> None:
     network = read_network(chain(source(), dense(4, activation="tanh")), dtype="float64")
     w, x = network.draw(0), RNG.normal(size=(5, 3))
-    network.parameters["h.bias"]
     expected = np.tanh(x @ w["h.weight"] + w["h.bias"])
     np.testing.assert_allclose(run(network, {"x": x})["h"], expected, rtol=1e-14)
     assert w["h.weight"].shape == (3, 4)
@@ -347,3 +346,10 @@ def test_edges_carry_only_slots() -> None:
     g.edges["x", "h"]["weight"] = 0.5
     with pytest.raises(CompileError, match="'x' -> 'h' has the attribute 'weight'"):
         read_network(g)
+
+
+def test_dense_acts_on_the_last_axis_of_any_value() -> None:
+    g = chain(("x", {"op": "input", "shape": ("batch", 2, 3)}), dense(4))
+    network = read_network(g, dtype="float64")
+    x, w = RNG.normal(size=(5, 2, 3)), network.draw(0)
+    np.testing.assert_allclose(run(network, {"x": x})["h"], x @ w["h.weight"], rtol=1e-13)
