@@ -232,7 +232,7 @@ def _zero(n: Node) -> Node:
 
 
 def _contract(draw: Draw, m: Node, n: Node) -> Node:
-    left, right = "abc"[: m.ndim], list("xyz"[: n.ndim])
+    left, right = "abcd"[: m.ndim], list("wxyz"[: n.ndim])
     for k, d in enumerate(n.shape):
         for letter, other in zip(left, m.shape, strict=True):
             if d == other and letter not in right and draw(st.booleans()):
