@@ -53,7 +53,7 @@ PRESETS = {
         "avx512", _LINUX, "x86-64-v4", _AVX512 + ",-prefer-256-bit", 512, 32, True, l2=1 << 20
     ),
     "avx2": Target("avx2", _LINUX, "x86-64-v3", _AVX2, 256, 16, True),
-    "sse": Target("sse", _LINUX, "x86-64", "+sse2", 128, 16, False),
+    "sse": Target("sse", _LINUX, "x86-64-v2", "+sse4.2,+popcnt", 128, 16, False),
     "neon": Target("neon", "aarch64-unknown-linux-gnu", "generic", "+neon", 128, 32, True),
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from mpmath import mp, mpf
@@ -43,7 +44,7 @@ def remez(p: Problem, powers: Sequence[int], f: Function) -> tuple[list[mpf], mp
     weights = [p.weight(x) * abs(x) ** first for x in grid]
     targets = [f(x) / x**first for x in grid]
     powers = [power - first for power in powers]
-    chosen = [int(round((len(grid) - 1) * i / size)) for i in range(size + 1)]
+    chosen = [round((len(grid) - 1) * i / size) for i in range(size + 1)]
     best: tuple[list[mpf], mpf] | None = None
     for _ in range(30):
         rows = mp.matrix(size + 1, size + 1)
@@ -84,18 +85,18 @@ def _alternating(errors: list[mpf], count: int) -> list[int] | None:
     return places if len(places) == count else None
 
 
-def fit(p: Problem, bits: int, exact: Sequence[mpf] = ()) -> tuple[list[float], float]:
+def _rest(f: Function, known: Sequence[float], x: mpf) -> mpf:
+    """What the coefficients that are known leave of f."""
+    return f(x) - sum(mpf(c) * x**i for i, c in enumerate(known))
+
+
+def fit(p: Problem, bits: int) -> tuple[list[float], float]:
     """Rounded coefficients, lowest power first, and the weighted error as log2."""
     kind = np.float32 if bits == 32 else np.float64
-    fixed: list[float] = [float(c) for c in exact]
+    fixed: list[float] = []
     worst = mpf(1)
     while len(fixed) < p.count:
-        known = list(fixed)
-
-        def rest(x: mpf) -> mpf:
-            return p.f(x) - sum(mpf(c) * x**i for i, c in enumerate(known))
-
-        c, worst = remez(p, range(len(fixed), p.count), rest)
+        c, worst = remez(p, range(len(fixed), p.count), partial(_rest, p.f, tuple(fixed)))
         if bits == 64 and len(fixed) >= 3:  # their rounding no longer counts
             fixed += [float(v) for v in c]
         else:

@@ -37,7 +37,7 @@ def _erf(x: Array) -> Array:
 
     with mp.workdps(30):
         texts = [mp.nstr(mp.erf(mp.mpf(float(v))), 25) for v in x]
-    return np.array([np.longdouble(t) for t in texts])
+    return np.copysign(np.array([np.longdouble(t) for t in texts]), x)
 
 
 REFERENCES: dict[str, Callable[..., Array]] = {
