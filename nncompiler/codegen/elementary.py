@@ -197,12 +197,16 @@ def tanh(x: Term) -> Term:
 
 
 def sigmoid(x: Term) -> Term:
-    """c / (c + c exp(-x)); the small c keeps the denominator in range where it is huge."""
+    """c / (c + c exp(-x)); the small c keeps the denominator in range where it is huge.
+
+    c + s + s p is summed from the smaller terms up, so that one rounding counts.
+    """
     f = format_of(x)
     reduced = reduce_exp(-x.clamp(*f.sigmoid_range))
     s = reduced.power(-f.sigmoid_shift)
     c = 2.0**-f.sigmoid_shift
-    return c / s.fma(reduced.p, s + c)
+    rest = s.fma(reduced.p, s.clamp(None, c))
+    return c / (s.clamp(c, None) + rest)
 
 
 def erf(x: Term) -> Term:
