@@ -70,7 +70,7 @@ def _view(node: Node, indices: Indices, resolve: Resolve, guards: tuple[Guard, .
     result: Scalar | None = None
     if "value" in node.attrs:
         result = scalar.const(node.attrs["value"], node.dtype)
-    for source in reversed(node.op.sources(indices, *types, **node.attrs)):
+    for source in reversed(node.op.sources(indices, types, **node.attrs)):
         needed = tuple(g for g in source.guards if not _always(g))
         inner = (*guards, *(g for g in needed if g not in guards))
         value = element(node.inputs[source.operand], source.indices, resolve, inner)
