@@ -10,7 +10,18 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ir.index import Index, Var
-from ir.loops import Accumulate, For, Init, Let, ScatterAdd, Stmt, Store, Tile, statements
+from ir.loops import (
+    Accumulate,
+    For,
+    Init,
+    Let,
+    ScatterAdd,
+    Stmt,
+    Store,
+    Tile,
+    Transpose,
+    statements,
+)
 from ir.scalar import Scalar, walk
 from ir.types import Extent
 
@@ -41,6 +52,8 @@ def scalars(stmt: Stmt) -> tuple[Scalar, ...]:
     match stmt:
         case Let(value=v) | Init(value=v) | Accumulate(value=v) | Store(value=v):
             return (v,)
+        case Transpose(value=v):
+            return (v,)
         case ScatterAdd(row=row, value=v):
             return (row, v)
         case Tile(lhs=lhs, rhs=rhs):
@@ -65,20 +78,22 @@ def _accesses(body: Iterable[Stmt], path: Path) -> Iterator[Access]:
             inner = (*path, (stmt.m, 1), (stmt.n, 1))
             yield from _accesses(stmt.epilogue, inner)
             inner += tuple((k, 1) for k in stmt.k)
+        if isinstance(stmt, Transpose):
+            inner = (*path, (stmt.row, 1), (stmt.column, 1))
         for s in walk(scalars(stmt)):
             if s.kind == "load":
                 yield Access("load", s.name, None if s.args else s.index, inner)
         match stmt:
             case For(var=var, body=statements_inside):
                 yield from _accesses(statements_inside, (*path, (var, _step(stmt))))
-            case Store(buffer=buffer, index=index):
-                yield Access("store", buffer, index, path)
+            case Store(buffer=buffer, index=index) | Transpose(buffer=buffer, index=index):
+                yield Access("store", buffer, index, inner)
             case ScatterAdd(buffer=buffer):
                 yield Access("add", buffer, None, path)
 
 
 def _step(loop: For) -> int:
-    return 1 if loop.kind == "vector" else loop.step
+    return 1 if "vector" in loop.kind else loop.step
 
 
 def _separate(accesses: list[Access]) -> bool:

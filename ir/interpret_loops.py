@@ -27,8 +27,9 @@ from ir.loops import (
     Stmt,
     Store,
     Tile,
+    Transpose,
 )
-from ir.nests import integer_range, plain_loops, tile_loops
+from ir.nests import block_loops, integer_range, plain_loops
 from ir.op import REGISTRY
 from ir.scalar import Scalar
 from ir.types import DType, bind_dim
@@ -80,17 +81,18 @@ class _Machine:
         self.random = np.random.default_rng(seed)
         self.declared = {b.name: b for b in function.buffers}
         self.arrays = {b.name: self._bind(b, buffers) for b in function.buffers}
-        for b in function.scratch:
+        own = (*function.scratch, *function.workspace)
+        for b in own:
             self.declared[b.name] = b
             self.arrays[b.name] = _poison(bind_dim(b.size, symbols), b.dtype)
         self.writable = {b.name for b in function.buffers if b.written}
-        self.writable |= {b.name for b in function.scratch}
+        self.writable |= {b.name for b in own}
         self.memory = _shared_memory(self.arrays)
         self.variables: dict[str, Any] = {}
         self.names: dict[str, Array] = {}
         self.depth: dict[str, int] = {}  # of accumulators: dimensions where they were made
         self.shape: tuple[int, ...] = ()
-        self.nests: dict[Tile, tuple[Stmt, ...]] = {}
+        self.nests: dict[Tile | Transpose, tuple[Stmt, ...]] = {}
         self.independent: dict[For, bool] = {}
 
     def _bind(self, buffer: Buffer, buffers: Mapping[str, Array]) -> Array:
@@ -123,9 +125,9 @@ class _Machine:
                     self._store(buffer, index, value)
                 case ScatterAdd():
                     self._scatter(stmt)
-                case Tile():
+                case Tile() | Transpose():
                     if stmt not in self.nests:
-                        self.nests[stmt] = tile_loops(stmt)
+                        self.nests[stmt] = block_loops(stmt)
                     self.run(self.nests[stmt])
 
     def _loop(self, loop: For) -> None:
@@ -141,7 +143,7 @@ class _Machine:
 
     def _batches(self, loop: For) -> Iterator[Array]:
         """The values of the loop variable: arrays of those that run at once, or single ones."""
-        step = 1 if loop.kind == "vector" else loop.step
+        step = 1 if "vector" in loop.kind else loop.step
         values = np.arange(0, bind_dim(loop.var.extent, self.symbols), step, dtype=np.int64)
         if loop.kind == "parallel":
             values = self.random.permutation(values)
@@ -149,7 +151,7 @@ class _Machine:
             self.independent[loop] = independent(loop, self.memory.__getitem__)
         if self.independent[loop]:
             count = max(1, LIMIT // max(1, int(np.prod(self.shape))))
-        elif loop.kind == "vector":
+        elif "vector" in loop.kind:
             count = loop.step
         else:
             yield from (np.asarray(v) for v in values)

@@ -1,9 +1,21 @@
-"""Takes kernels and micro-kernels, gives the plain loop nests that they mean (no schedule)."""
+"""Takes kernels and block statements, gives the plain loop nests that they mean (no schedule)."""
 
 from __future__ import annotations
 
 from ir.index import Index, Var
-from ir.loops import Accumulate, For, Function, Init, Kernel, Let, ScatterAdd, Stmt, Store, Tile
+from ir.loops import (
+    Accumulate,
+    For,
+    Function,
+    Init,
+    Kernel,
+    Let,
+    ScatterAdd,
+    Stmt,
+    Store,
+    Tile,
+    Transpose,
+)
 from ir.scalar import Scalar, apply, const, ref
 from ir.types import DType
 
@@ -64,7 +76,12 @@ def integer_range(dtype: DType) -> tuple[int, int]:
     return -(1 << dtype.bits - 1), (1 << dtype.bits - 1) - 1
 
 
-def tile_loops(tile: Tile) -> tuple[Stmt, ...]:
+def block_loops(block: Tile | Transpose) -> tuple[Stmt, ...]:
+    """The loop nest that a statement on blocks stands for."""
+    return _tile_loops(block) if isinstance(block, Tile) else _transpose_loops(block)
+
+
+def _tile_loops(tile: Tile) -> tuple[Stmt, ...]:
     """The loop nest that a micro-kernel stands for."""
     product = apply("mul", (tile.lhs, tile.rhs), tile.lhs.dtype)
     body: list[Stmt] = [Init(tile.acc, const(0, tile.lhs.dtype))]
@@ -72,3 +89,10 @@ def tile_loops(tile: Tile) -> tuple[Stmt, ...]:
     body += tile.epilogue
     columns = For(tile.n, "vector", max(1, tile.lanes * tile.vectors), tuple(body))
     return (For(tile.m, "vector", max((1, *tile.rows)), (columns,)),)
+
+
+def _transpose_loops(copy: Transpose) -> tuple[Stmt, ...]:
+    """The loop nest that a copy with swapped axes stands for."""
+    store = Store(copy.buffer, copy.index, copy.value)
+    columns = For(copy.column, "vector", copy.lanes, (store,))
+    return (For(copy.row, "vector", copy.lanes, (columns,)),)

@@ -26,6 +26,7 @@ from ir.loops import (
     Stmt,
     Store,
     Tile,
+    Transpose,
 )
 from ir.scalar import Scalar, render
 
@@ -55,6 +56,7 @@ def print_function(function: Function) -> str:
     """The loop nest as C-like text."""
     lines = [f"void {function.label}({', '.join(map(_buffer, function.buffers))}) {{"]
     lines += [f"  thread_local {b.dtype} {b.name}[{b.size}];" for b in function.scratch]
+    lines += [f"  workspace {b.dtype} {b.name}[{b.size}];" for b in function.workspace]
     lines += _lines(function.body, "  ")
     return "\n".join([*lines, "}"]) + "\n"
 
@@ -77,6 +79,10 @@ def _lines(body: Iterable[Stmt], indent: str) -> Iterator[str]:
                 yield f"{indent}}}"
             case Tile():
                 yield from _tile(stmt, indent)
+            case Transpose():
+                store = f"{stmt.buffer}[{stmt.index}] = {render(stmt.value)};"
+                block = f"{stmt.lanes} x {stmt.lanes} at once"
+                yield f"{indent}for ({_ranges((stmt.row, stmt.column))}) {store}  // {block}"
             case _:
                 yield f"{indent}{_simple(stmt)};"
 
@@ -88,7 +94,7 @@ def _header(loop: For) -> str:
 
 
 def _comment(loop: For) -> str:
-    return f"  // {loop.step} values of {loop.var} at once" if loop.kind == "vector" else ""
+    return f"  // {loop.step} values of {loop.var} at once" if "vector" in loop.kind else ""
 
 
 def _simple(stmt: Let | Init | Accumulate | Store | ScatterAdd) -> str:

@@ -24,13 +24,14 @@ from ir.loops import (
     Stmt,
     Store,
     Tile,
+    Transpose,
 )
 from ir.op import REGISTRY, Lowering
 from ir.scalar import Scalar, walk
 from ir.types import Dim, DType, Extent, TensorType
 
 RECIPES = ("rows", "contract", "scatter")
-KINDS = ("serial", "parallel", "vector", "unroll")
+KINDS = ("serial", "parallel", "vector", "unroll", "unroll vector")
 COMBINES = ("sum", "prod", "max", "min")
 
 
@@ -74,7 +75,7 @@ def _contraction(kernel: Kernel, check: _Check) -> None:
 
 def verify_function(function: Function) -> None:
     """Check a loop function; the message names it and what is wrong."""
-    buffers = (*function.buffers, *function.scratch)
+    buffers = (*function.buffers, *function.scratch, *function.workspace)
     check = _Check(function.label, _declared(function.label, buffers))
     _body(function.body, check, (), {}, set())
     check.flags(function.buffers)
@@ -92,8 +93,10 @@ def _body(
         inner = axes
         if isinstance(stmt, Tile):
             inner = (*axes, stmt.m, stmt.n, *stmt.k)
-            fresh = len({v.name for v in inner}) == len(inner)
-            check.require(fresh, "a variable of a tile hides another one")
+        elif isinstance(stmt, Transpose):
+            inner = (*axes, stmt.row, stmt.column)
+        fresh = len({v.name for v in inner}) == len(inner)
+        check.require(fresh, "a variable of a block hides another one")
         for value in scalars(stmt):
             check.expression(value, inner, names)
         match stmt:
@@ -102,7 +105,7 @@ def _body(
                 check.require(step >= 1, f"loop over {var} has step {step}")
                 hides = any(v.name == var.name for v in axes)
                 check.require(not hides, f"loop variable {var} hides an outer one")
-                check.stepped |= {var} if step > 1 and kind != "vector" else set()
+                check.stepped |= {var} if step > 1 and "vector" not in kind else set()
                 _body(inside, check, (*axes, var), names, accumulators)
             case Let(name, value) | Init(name, value):
                 check.require(name not in names, f"'{name}' is defined twice")
@@ -114,6 +117,8 @@ def _body(
                 check.require(names[name] == value.dtype, f"'{name}' accumulates a {value.dtype}")
             case Store(buffer, index, value):
                 check.store(buffer, index, value.dtype, axes)
+            case Transpose(buffer=buffer, index=index, value=value):
+                check.store(buffer, index, value.dtype, inner)
             case ScatterAdd(buffer, index, _, stride, value):
                 check.scatter(buffer, index, stride, value.dtype, axes)
             case Tile():

@@ -35,6 +35,7 @@ class _Settle:
     def __call__(self, root: Node) -> Node:
         """Inputs first, by a stack of our own: graphs may be deeper than Python's."""
         settled = self.settled
+        rewriting: set[Node] = set()
         stack: list[tuple[Node, Node | None]] = [(root, None)]
         while stack:
             node, successor = stack.pop()
@@ -53,6 +54,8 @@ class _Settle:
             if better is current:
                 settled[node] = settled[current] = current
             else:
+                assert better not in rewriting, f"rules lead from {current} back to {better}"
+                rewriting |= {node, current}
                 stack += [(node, better), (current, better), (better, None)]
         return settled[root]
 

@@ -1,8 +1,9 @@
 """Takes a reduction or contraction, gives a cheaper one: views and scalar factors move out of it.
 
 Normal form: a reduction combines axes longer than one of a value that is no broadcast, transpose,
-reduction of its own kind or multiple of a scalar; a contraction sums over at least one axis longer
-than one, of operands that are no broadcast, transpose, negative or multiple of a scalar.
+multiple of a scalar or reduction of its own kind (but for a sum of row sums); a contraction sums
+over at least one axis longer than one, of operands that are no broadcast, transpose, negative or
+multiple of a scalar.
 
 Scalars that are infinite or NaN, and products that overflow on one of the two ways, can give
 another one of inf and NaN than before; so can an empty sum that is multiplied by an infinite value.
@@ -20,7 +21,10 @@ Axes = tuple[int, ...]
 
 
 def reduce_less(node: Node) -> Node | None:
-    """Reductions over no axes or axes of length one -> reshape;  sum(sum(x)) -> sum(x)"""
+    """Reductions over no axes or axes of length one -> reshape;  sum(sum(x)) -> sum(x)
+
+    A sum of row sums stays: the rows' kernel has more to do with a row than to add it up.
+    """
     if node.op.lowering is not Lowering.REDUCE:
         return None
     (x,), axes = node.inputs, node.attrs["axes"]
@@ -31,7 +35,7 @@ def reduce_less(node: Node) -> Node | None:
         bare = make("reshape", x, shape=tuple(d for a, d in enumerate(x.shape) if a not in short))
         rest = tuple(a - sum(s < a for s in short) for a in axes if a not in short)
         return make(node.op, bare, axes=rest) if rest else bare
-    if x.op is node.op:
+    if x.op is node.op and (0 in x.attrs["axes"] or 0 not in axes):
         left = _kept(x)
         both = sorted((*x.attrs["axes"], *(left[a] for a in axes)))
         return make(node.op, x.inputs[0], axes=tuple(both))
@@ -63,12 +67,10 @@ def reduce_views(node: Node) -> Node | None:
 
 
 def _reduce_reshape(node: Node, x: Node, view: Node) -> Node | None:
-    if node.ndim == 0:
-        return make(node.op, x, axes=tuple(range(x.ndim))) if x.ndim else None
     inner = [a for a, d in enumerate(x.shape) if d != 1]
     outer = [a for a, d in enumerate(view.shape) if d != 1]
     if [x.shape[a] for a in inner] != [view.shape[a] for a in outer]:
-        return None
+        return make(node.op, x, axes=tuple(range(x.ndim))) if node.ndim == 0 else None
     axes = tuple(i for i, o in zip(inner, outer, strict=True) if o in node.attrs["axes"])
     if len(axes) < len(node.attrs["axes"]):
         return None

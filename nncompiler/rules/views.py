@@ -2,7 +2,7 @@
 
 Normal form: no view does nothing, no view stands on one of its own kind, a view of a broadcast is
 the broadcast of a view, a broadcast adds axes longer than one to a value without axes of length one
-(what changes only such axes is a reshape).
+(what changes only such axes is a reshape, but what spreads a scalar is always a broadcast).
 """
 
 from __future__ import annotations
@@ -38,12 +38,14 @@ def does_nothing(node: Node) -> Node | None:
 def reshape(node: Node) -> Node | None:
     """reshape(reshape(x)) -> reshape(x),  reshape(constant) -> constant
 
-    reshape(broadcast(scalar)) -> broadcast(scalar)
+    reshape(broadcast(scalar)) -> broadcast(scalar),  reshape(scalar) -> broadcast(scalar)
     """
     if node.op.name != "reshape":
         return None
     (x,) = node.inputs
     shape: Shape = node.attrs["shape"]
+    if x.ndim == 0:
+        return spread(x, shape, ())
     match x.op.name:
         case "reshape":
             return make("reshape", x.inputs[0], shape=shape)
@@ -84,7 +86,7 @@ def broadcast(node: Node) -> Node | None:
         return None
     (x,) = node.inputs
     axes: tuple[int, ...] = node.attrs["axes"]
-    if all(dim == 1 for a, dim in enumerate(node.shape) if a not in axes):
+    if x.ndim and all(dim == 1 for a, dim in enumerate(node.shape) if a not in axes):
         return make("reshape", x, shape=node.shape)
     if 1 in x.shape:
         long = [k for k, dim in enumerate(x.shape) if dim != 1]

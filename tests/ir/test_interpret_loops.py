@@ -27,6 +27,7 @@ from ir.loops import (
     ScatterAdd,
     Store,
     Tile,
+    Transpose,
     Vectorize,
     Write,
 )
@@ -286,6 +287,32 @@ def test_tile_updates_in_place() -> None:
     expected = arrays["w"] - arrays["x"].T @ g
     run_function(function, {**flat(arrays), "g": g.reshape(-1)}, {"batch": 11})
     np.testing.assert_allclose(arrays["w"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_transpose_copies_into_the_workspace() -> None:
+    """y = row sums of x', by way of a transposed copy of x."""
+    turned = index((k, 1), (m, 5))
+    body = (
+        Transpose(k, m, "packed", index((k, 1), (m, 5)), load("x", index((m, 5), (k, 1)), f32), 4),
+        For(
+            m,
+            "unroll vector",
+            4,
+            (
+                Init("sum", const(0, f32)),
+                For(k, "serial", 1, (Accumulate("sum", "sum", load("packed", turned, f32)),)),
+                Store("y", index((m, 1)), ref("sum", f32)),
+            ),
+        ),
+    )
+    buffers = (DENSE_BUFFERS[0], Buffer("y", f32, BATCH, True))
+    packed = Buffer("packed", f32, Extent(5, "batch"), True)
+    function = Function("sums", buffers, body, workspace=(packed,))
+    verify_function(function)
+    assert "workspace f32 packed[5*batch];" in print_function(function)
+    x, y = data(9)["x"], np.zeros(9, np.float32)
+    run_function(function, {"x": x.reshape(-1), "y": y}, {"batch": 9})
+    np.testing.assert_allclose(y, x.sum(1), rtol=1e-5)
 
 
 def test_scatter_add_statement_counts_every_point() -> None:

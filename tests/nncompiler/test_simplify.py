@@ -111,7 +111,8 @@ PICTURES: list[tuple[str, Node, Node]] = [
         ops.concatenate([a, c, a], 0),
     ),
     ("stop gradient", ops.stop_gradient(a), a),
-    ("sum of sum", a.sum(1).sum(0), a.sum()),
+    ("sum of sum", a.sum(0).sum(0), a.sum()),
+    ("sum within rows", a.reshape(2, 2, 6).sum(2).sum(1), a.reshape(2, 2, 6).sum((1, 2))),
     ("sum of transpose", a.T.sum(0), a.sum(1)),
     ("sum of reshape", a.reshape(24).sum(), a.sum()),
     ("sum of length one", a.reshape(4, 1, 6).sum(1), a),
@@ -139,6 +140,7 @@ PICTURES: list[tuple[str, Node, Node]] = [
 
 # What a wrong rule would change: roundings, overflows, NaN.
 STAYS = [
+    a.sum(1).sum(0),
     a / 3.0,
     a * 0.0,
     a - a,
