@@ -1,8 +1,8 @@
 """Takes a node and indices, gives the scalar expression of that element, read through all views.
 
-    transpose(x)[i, j]      ->  x[j*8 + i]
-    pad(x, 1)[i]            ->  (1 <= i < 5 ? x[i - 1] : 0)
-    (x + broadcast(b))[i,j] ->  (x[i*4 + j] + b[j])
+transpose(x)[i, j]      ->  x[j*8 + i]
+pad(x, 1)[i]            ->  (1 <= i < 5 ? x[i - 1] : 0)
+(x + broadcast(b))[i,j] ->  (x[i*4 + j] + b[j])
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ir.types import Dim, Extent, Shape, boolean, i64
 Indices = tuple[Index, ...]
 # What the reader says of a node at indices: the expression to use, or None to look further inside.
 Resolve = Callable[[Node, Indices, tuple[Guard, ...]], Scalar | None]
+Memo = dict[tuple[Node, Indices, tuple[Guard, ...]], Scalar]
 
 AXIS_NAMES = "ijpqrstuvwxy"  # k is for summed axes
 
@@ -33,22 +34,37 @@ def point(variables: Iterable[Var]) -> Indices:
 
 
 def element(
-    node: Node, indices: Indices, resolve: Resolve, guards: tuple[Guard, ...] = ()
+    node: Node,
+    indices: Indices,
+    resolve: Resolve,
+    guards: tuple[Guard, ...] = (),
+    memo: Memo | None = None,
 ) -> Scalar:
-    """The element of `node` at `indices`; `guards` hold wherever the value is used."""
-    found = resolve(node, indices, guards)
-    if found is not None:
-        return found
+    """The element of `node` at `indices`; `guards` hold wherever the value is used.
+
+    `memo` keeps what was found: a value that is used twice on every level is visited once.
+    """
+    memo = {} if memo is None else memo
+    key = (node, indices, guards)
+    if key not in memo:
+        found = resolve(node, indices, guards)
+        memo[key] = _inside(node, indices, resolve, guards, memo) if found is None else found
+    return memo[key]
+
+
+def _inside(
+    node: Node, indices: Indices, resolve: Resolve, guards: tuple[Guard, ...], memo: Memo
+) -> Scalar:
     match node.op.lowering:
         case Lowering.LEAF:
             return _leaf(node, indices)
         case Lowering.MAP:
-            args = [element(i, indices, resolve, guards) for i in node.inputs]
+            args = [element(i, indices, resolve, guards, memo) for i in node.inputs]
             return scalar.apply(node.op.name, args, node.dtype)
         case Lowering.VIEW:
-            return _view(node, indices, resolve, guards)
+            return _view(node, indices, resolve, guards, memo)
         case Lowering.GATHER:
-            return _gather(node, indices, resolve, guards)
+            return _gather(node, indices, resolve, guards, memo)
     raise AssertionError(f"{node!r} has to be computed by a kernel of its own")
 
 
@@ -64,7 +80,9 @@ def _leaf(node: Node, indices: Indices) -> Scalar:
     raise AssertionError(f"{node!r} must have a buffer")
 
 
-def _view(node: Node, indices: Indices, resolve: Resolve, guards: tuple[Guard, ...]) -> Scalar:
+def _view(
+    node: Node, indices: Indices, resolve: Resolve, guards: tuple[Guard, ...], memo: Memo
+) -> Scalar:
     assert node.op.sources is not None
     types = [i.type for i in node.inputs]
     result: Scalar | None = None
@@ -73,7 +91,7 @@ def _view(node: Node, indices: Indices, resolve: Resolve, guards: tuple[Guard, .
     for source in reversed(node.op.sources(indices, types, **node.attrs)):
         needed = tuple(g for g in source.guards if not _always(g))
         inner = (*guards, *(g for g in needed if g not in guards))
-        value = element(node.inputs[source.operand], source.indices, resolve, inner)
+        value = element(node.inputs[source.operand], source.indices, resolve, inner, memo)
         if not needed or result is None:
             result = value
         elif value.kind == "load" and value.guards == needed and result.kind == "const":
@@ -91,10 +109,12 @@ def _view(node: Node, indices: Indices, resolve: Resolve, guards: tuple[Guard, .
     return result
 
 
-def _gather(node: Node, indices: Indices, resolve: Resolve, guards: tuple[Guard, ...]) -> Scalar:
+def _gather(
+    node: Node, indices: Indices, resolve: Resolve, guards: tuple[Guard, ...], memo: Memo
+) -> Scalar:
     table, rows = node.inputs
     split = rows.ndim
-    row = element(rows, indices[:split], resolve, guards)
+    row = element(rows, indices[:split], resolve, guards, memo)
     count = table.shape[0]
     last = scalar.extent(count, row.dtype) if isinstance(count, Extent) else None
     if last is None:
