@@ -24,7 +24,10 @@ from nncompiler.memory import Storage, lifetimes
 from runtime.artifact import BufferSpec, CheckSpec, KernelSpec, Plan
 
 ATTRIBUTES = 'attributes #0 = { nounwind "min-legal-vector-width"="512" }\n'
-LEVEL = 2  # of code generation; passes before it do not pay, their time is longer than their gain
+# Level 1 gives the code of level 3 here, since the IR is explicit already; passes before code
+# generation, and loop strength reduction inside it, cost more time than they gain.
+LEVEL = 1
+OPTIONS = "-disable-lsr"
 CELL = -1  # argument of a check: where it leaves its answer
 
 
@@ -175,6 +178,7 @@ def _machine(target: Target) -> Any:
 
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
+    llvm.set_option("nncompiler", OPTIONS)
     found = llvm.Target.from_triple(target.triple)
     return found.create_target_machine(
         cpu=target.cpu, features=target.features, opt=LEVEL, reloc="pic"

@@ -318,7 +318,7 @@ class Writer(Expressions):
     def hoist(self, body: Iterable[Stmt]) -> None:
         """Compute what does not depend on the loop before entering it."""
         body = list(body)
-        unfinished = {s.name for s in statements(body) if isinstance(s, (Init, Accumulate))}
+        unfinished = {s.name for s in statements(body) if isinstance(s, (Let, Init, Accumulate))}
         stored = {s.buffer for s in statements(body) if isinstance(s, (Store, ScatterAdd))}
         memory = {s for s in _scalars(body) if s.kind == "load" and s.name in stored}
         for s in _scalars(body):

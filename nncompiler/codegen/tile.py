@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ir import scalar
 from ir.index import Var
-from ir.loops import For, Store, Tile
+from ir.loops import For, Let, Store, Tile
 from ir.scalar import Scalar
 from ir.types import i64
 from nncompiler.codegen.emit import Value, constant, memory_type, number_of
@@ -31,7 +31,7 @@ class _Tiles:
     def __init__(self, writer: Writer, tile: Tile) -> None:
         self.w, self.e, self.t = writer, writer.e, tile
         self.dtype = tile.rhs.dtype
-        values = [s.value for s in tile.epilogue if isinstance(s, Store)]
+        values = [s.value for s in tile.epilogue if isinstance(s, (Let, Store))]
         self.epilogue_cost = sum(cost_of(s) for s in scalar.walk(values))
 
     # ------------------------------------------------------------ blocks

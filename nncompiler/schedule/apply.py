@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ir import scalar
 from ir.index import Index, Remainder, Var
@@ -22,6 +23,7 @@ from ir.loops import (
     Function,
     Init,
     Kernel,
+    Let,
     Reduction,
     ScatterAdd,
     Stmt,
@@ -86,9 +88,7 @@ class _Rows:
                 body.append(Init(r.name, identity(r.combine, r.value.dtype)))
             writes = [w for depth, w in inner if depth == level]
             body.extend(self._sweep(level, reductions, writes))
-        for write in self.kernel.writes:
-            if not write.inner:
-                body.append(Store(write.buffer, write.index, write.value))
+        body += stores([w for w in self.kernel.writes if not w.inner])
         return tuple(body)
 
     def _sweep(self, level: int, reductions: Sequence[Reduction], writes: list[Write]) -> list[Stmt]:
@@ -100,8 +100,7 @@ class _Rows:
                 body.append(Store(buffer.name, self._scratch_index(), kept))
         for r in reductions:
             body.append(Accumulate(r.name, r.combine, self._use_scratch(r.value, level)))
-        for w in writes:
-            body.append(Store(w.buffer, w.index, self._use_scratch(w.value, level)))
+        body += stores([replace(w, value=self._use_scratch(w.value, level)) for w in writes])
         for v in reversed(self.inner):
             if v is self.vector:
                 short = isinstance(v.extent, int) and v.extent <= 4 * self.lanes
@@ -179,6 +178,24 @@ def _depth(value: Scalar, reductions: tuple[Reduction, ...]) -> int:
 def _last(axes: tuple[Var, ...], name: str) -> tuple[Var, ...]:
     """The axes with the one called `name` moved to the end."""
     return (*(v for v in axes if v.name != name), *(v for v in axes if v.name == name))
+
+
+def stores(writes: Sequence[Write]) -> list[Stmt]:
+    """Store all results of a point. Where one overwrites what another still reads (two parameters
+    that are updated from each other's old values), all values are computed first."""
+    written: set[str] = set()
+    conflict = False
+    for w in writes:
+        conflict = conflict or any(s.name in written for s in scalar.loads(w.value))
+        written.add(w.buffer)
+    if not conflict:
+        return [Store(w.buffer, w.index, w.value) for w in writes]
+    names = [f"new{number}" for number in range(len(writes))]
+    lets: list[Stmt] = [Let(name, w.value) for name, w in zip(names, writes, strict=True)]
+    return lets + [
+        Store(w.buffer, w.index, scalar.ref(name, w.value.dtype))
+        for name, w in zip(names, writes, strict=True)
+    ]
 
 
 def scatter_loops(kernel: Kernel) -> Function:

@@ -32,11 +32,10 @@ from ir.loops import (
 from ir.scalar import Scalar
 from ir.types import Extent, multiply
 from nncompiler.codegen.target import Target
-from nncompiler.schedule.apply import row_loops
+from nncompiler.schedule.apply import row_loops, stores
 from nncompiler.schedule.heuristics import (
     choose_contract,
     choose_rows,
-    cost_of,
     size_of,
     tile_rows,
 )
@@ -109,7 +108,7 @@ def _loops(kernel: Kernel, m: Var, n: Var, lhs: Scalar, rhs: Scalar) -> Function
         body.append(copy)
         workspace = (buffer,)
         rhs = packed
-    epilogue = tuple(Store(w.buffer, w.index, w.value) for w in kernel.writes)
+    epilogue = tuple(stores(kernel.writes))
     tile: Stmt = Tile(
         m,
         n,
@@ -160,8 +159,3 @@ D = TypeVar("D", Vectorize, TileBy)
 def _directive(kernel: Kernel, kind: type[D], axis: str) -> D:
     return next(d for d in kernel.schedule if isinstance(d, kind) and d.axis == axis)
 
-
-def epilogue_cost(tile: Tile) -> int:
-    """Estimated instructions per vector after the sum is complete."""
-    values = [s.value for s in tile.epilogue if isinstance(s, Store)]
-    return sum(cost_of(s) for s in scalar.walk(values))

@@ -10,7 +10,7 @@ from ir.index import Index, Var
 from ir.loops import Directive, Kernel, Pack, Parallel, TileBy, Unroll, Vectorize
 from ir.op import CHEAP, REGISTRY
 from ir.scalar import Scalar
-from ir.types import Dim, f32, f64
+from ir.types import Dim, Extent, f32, f64
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.axes import kernel_indices, kernel_scalars
 
@@ -90,7 +90,7 @@ def choose_contract(
     """Register tile, unrolling and packing of a contraction."""
     (reduction,) = kernel.reductions
     lanes = target.lanes(reduction.value.dtype)
-    vectors, height = tile_shape(size_of(n.extent), lanes, target.registers)
+    vectors, height = tile_shape(m.extent, size_of(n.extent), lanes, target.registers)
     directives: list[Directive] = [
         Vectorize(n.name, lanes),
         TileBy(n.name, vectors * lanes),
@@ -103,7 +103,7 @@ def choose_contract(
     return tuple(directives)
 
 
-def tile_shape(columns: int, lanes: int, registers: int) -> tuple[int, int]:
+def tile_shape(rows: Dim, columns: int, lanes: int, registers: int) -> tuple[int, int]:
     """(vectors, rows) of a register tile: rows * vectors accumulators, `vectors` of the right
     operand and one broadcast must fit. Wide tiles read the left operand less often."""
     needed = max(1, -(-columns // lanes))
@@ -112,17 +112,20 @@ def tile_shape(columns: int, lanes: int, registers: int) -> tuple[int, int]:
     if needed > widest:
         # fewest wasted vectors in the last tile, wide tiles first
         vectors = min(range(widest, 1, -1), key=lambda v: (-needed % v, -v))
-    rows = (registers - 2 - vectors) // vectors
-    return vectors, max(1, min(rows, 12))
+    height = max(1, min((registers - 2 - vectors) // vectors, 12))
+    if isinstance(rows, Extent):
+        # batches are powers of two more often than not: a height that divides them
+        height = 2 ** (height.bit_length() - 1)
+    return vectors, height
 
 
 def tile_rows(m: Dim, height: int) -> tuple[int, ...]:
     """Heights of the tiles that together serve `m` rows, tall ones first.
 
-        64, 6   ->  6, 4          batch, 6  ->  6, 2, 1
+        64, 6   ->  6, 4          batch, 4  ->  4, 1
     """
     if not isinstance(m, int):
-        return tuple(dict.fromkeys((height, *(h for h in (4, 2) if h * 2 <= height), 1)))
+        return tuple(dict.fromkeys((height, *((2,) if height >= 8 else ()), 1)))
     if m <= height:
         return (max(m, 1),)
     count = -(-m // height)
