@@ -1,4 +1,4 @@
-"""Takes a networkx graph or a Python function, gives native functions that run, differentiate and train it.
+"""Takes a networkx graph or a Python function, gives native code that runs and trains it.
 
     import nncompiler as nnc
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from nncompiler import __version__
-from nncompiler.commands import Refusal, compare, demo, inspect
+from nncompiler.commands import CommandError, compare, demo, inspect
 from nncompiler.stages import STAGES
 
 
@@ -39,7 +39,9 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     command.add_argument("--seed", type=int, default=0, help="of weights and shuffles (0)")
     command.add_argument("--threads", type=_positive, default=None, help="default: all cores")
     command.add_argument(
-        "--stage", choices=(*STAGES, "none", "all"), help="print this stage whole (default: excerpts)"
+        "--stage",
+        choices=(*STAGES, "none", "all"),
+        help="print this stage whole (default: excerpts)",
     )
     command.set_defaults(run=demo)
 
@@ -83,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
-    except Refusal as error:
+    except CommandError as error:
         print(f"nnc: error: {error}", file=sys.stderr)
         return error.code
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""Takes a networkx graph and what it is trained for, gives a compiled Model; and reads saved ones."""
+"""Takes a networkx graph and what it is trained for, gives a compiled Model; reads saved ones."""
 
 from __future__ import annotations
 

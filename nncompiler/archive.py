@@ -1,4 +1,4 @@
-"""Takes JSON and arrays, gives one zip file without pickle, written atomically, and the way back."""
+"""Takes JSON and arrays, gives one zip file without pickle, written at once, and the way back."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -110,7 +110,7 @@ class Decoder:
             raise ValueError(f"unknown kind of object '{value['$type']}'")
         return kind(**{k: self.decode(v) for k, v in value["fields"].items()})
 
-    _tags: dict[str, Callable[[Decoder, dict[str, Any]], Any]] = {
+    _tags: ClassVar[dict[str, Callable[[Decoder, dict[str, Any]], Any]]] = {
         "$tuple": lambda self, value: tuple(self.decode(v) for v in value["$tuple"]),
         "$array": lambda self, value: self.arrays[value["$array"]],
         "$float": lambda self, value: float(value["$float"]),

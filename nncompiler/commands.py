@@ -22,7 +22,7 @@ WRONG, MISUSE = 1, 2
 EXCERPT = 12
 
 
-class Refusal(Exception):
+class CommandError(Exception):
     """One line for the user, and the exit code."""
 
     def __init__(self, message: str, code: int) -> None:
@@ -91,7 +91,7 @@ def _digits() -> tuple[Any, Any]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise Refusal(
+        raise CommandError(
             "the demo trains on scikit-learn's digits: pip install 'nncompiler[demo]'", WRONG
         ) from error
     images, labels = load_digits(return_X_y=True)
@@ -136,7 +136,7 @@ def compare(arguments: argparse.Namespace) -> int:
     if tolerance is None:
         tolerance = 1e-4 if model.settings.dtype == "float32" else 1e-9
     if not result.worst <= tolerance:
-        raise Refusal(f"largest error {result.worst:.2e} exceeds {tolerance:.0e}", WRONG)
+        raise CommandError(f"largest error {result.worst:.2e} exceeds {tolerance:.0e}", WRONG)
     print(f"compiled and reference agree within {tolerance:.0e}")
     return 0
 
@@ -156,9 +156,9 @@ def _model(arguments: argparse.Namespace) -> Model:
             dtype=arguments.dtype,
         )
     except OSError as error:
-        raise Refusal(f"{path}: {error.strerror or error}", MISUSE) from error
+        raise CommandError(f"{path}: {error.strerror or error}", MISUSE) from error
     except (ValueError, TypeError) as error:
-        raise Refusal(f"{path}: {error}", WRONG) from error
+        raise CommandError(f"{path}: {error}", WRONG) from error
 
 
 def read_graph(path: Path) -> nx.DiGraph[Any]:
@@ -168,16 +168,16 @@ def read_graph(path: Path) -> nx.DiGraph[Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise Refusal(f"{path}: not a JSON file: {error}", MISUSE) from error
+        raise CommandError(f"{path}: not a JSON file: {error}", MISUSE) from error
     if not isinstance(data, dict) or not isinstance(data.get("nodes"), list):
-        raise Refusal(f"{path}: not a graph in node-link form (no list of nodes)", MISUSE)
+        raise CommandError(f"{path}: not a graph in node-link form (no list of nodes)", MISUSE)
     links = "edges" if "edges" in data else "links"
     try:
         graph = nx.node_link_graph({"directed": True, "multigraph": False, **data}, edges=links)
     except (KeyError, TypeError, nx.NetworkXError) as error:
-        raise Refusal(f"{path}: not a graph in node-link form: {error}", MISUSE) from error
+        raise CommandError(f"{path}: not a graph in node-link form: {error}", MISUSE) from error
     if not graph.is_directed():
-        raise Refusal(f"{path}: the graph must be directed", WRONG)
+        raise CommandError(f"{path}: the graph must be directed", WRONG)
     for _, attributes in graph.nodes(data=True):
         attributes.update({k: _tuples(v) for k, v in attributes.items()})
     return graph

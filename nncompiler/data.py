@@ -1,6 +1,6 @@
 """Takes what the user passes as x and t, gives the inputs of a program by their ids.
 
-    x                          {"x": array}            a dict by name, a tuple in graph order, or the one
+    x                          {"x": array}            a dict by name, a tuple, or the one
     t                          {"target": array}       the same over the outputs
     sample_weight              {"sample_weight": array}
 

@@ -27,7 +27,7 @@ _fresh = itertools.count()
 
 
 def jit(function: Callable[..., Any], *, options: Options | None = None) -> Jitted:
-    """The function as native code, traced on the first call of each combination of shapes and dtypes.
+    """The function as native code, traced on the first call for each shapes and dtypes.
 
     Arrays and Python floats are inputs; ints, bools and strings are static.
     """
@@ -206,7 +206,7 @@ def _scalar(value: Any) -> Node:
 
 
 def _directional(y: Node, points: Sequence[Node], vectors: Sequence[Node]) -> Node:
-    """d y along vectors: the vjp is linear in its cotangent u; differentiate it with respect to u."""
+    """d y along vectors: the vjp is linear in its cotangent u; differentiate it by u."""
     if not y.dtype.is_float:
         return as_node(np.zeros(_static(y.shape), y.dtype.numpy))
     u = ops.input(f"variable{next(_fresh)}", y.dtype, y.shape)

@@ -112,7 +112,7 @@ class Machine:
         self._step_routes.clear()
 
     def reset(self, seed: int | None = None) -> None:
-        """Draws new parameters (with the compile's seed where none is given), clears the optimizer."""
+        """Draws new parameters (from the first seed where none is given), clears the optimizer."""
         self.seed = self.blueprint.settings.seed if seed is None else seed
         self.state.restore(self.blueprint.initial_state(self.seed))
         self.epoch = 0
@@ -145,9 +145,7 @@ class Machine:
     def _shape_outputs(self, outputs: dict[str, Array]) -> Any:
         return next(iter(outputs.values())) if len(self.blueprint.outputs) == 1 else outputs
 
-    def backward(
-        self, x: Any, t: Any, sample_weight: Any = None
-    ) -> tuple[float, dict[str, Array]]:
+    def backward(self, x: Any, t: Any, sample_weight: Any = None) -> tuple[float, dict[str, Array]]:
         """(loss, gradients by parameter name), both with the regularizer, as in training."""
         data = self.blueprint.pack(x, t, sample_weight)
         results = self._runner_for("backward", data)(data)
@@ -162,7 +160,7 @@ class Machine:
         if not self._views:
             return arrays
         return {
-            name: arrays[view.array][(*view.index, ...)]
+            name: np.asarray(arrays[view.array][view.index])
             for name, view in self._views.items()
             if view.array in arrays
         }
@@ -251,9 +249,7 @@ class Machine:
         name = "score" if self.blueprint.objective.optimizer is None else "step"
         return self._runner_for(name, data).prepare(data)
 
-    def train_epoch(
-        self, data: Data, batch_size: int, order: Array | None
-    ) -> dict[str, float]:
+    def train_epoch(self, data: Data, batch_size: int, order: Array | None) -> dict[str, float]:
         return self._runner_for("step", data).train(data, batch_size, order)
 
     def train_batch(self, data: Data) -> tuple[dict[str, float], int]:

@@ -72,9 +72,7 @@ class Model(Machine):
 
     def _replace_optimizer(self, **changes: Any) -> None:
         super()._replace_optimizer(**changes)
-        self._programs = {
-            k: p for k, p in self._programs.items() if k[0] not in ("update", "step")
-        }
+        self._programs = {k: p for k, p in self._programs.items() if k[0] not in ("update", "step")}
         self.__dict__.pop("reference", None)
 
     def bind(self, x: Any, t: Any = None, sample_weight: Any = None) -> Binding:
@@ -174,4 +172,3 @@ class Model(Machine):
         inputs = ", ".join(f"'{n}'" for n in self.blueprint.inputs)
         outputs = ", ".join(f"'{n}'" for n in self.blueprint.outputs)
         return f"<Model {inputs} -> {outputs}, {counts} parameters, {self.settings.dtype}>"
-

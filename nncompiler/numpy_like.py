@@ -2,7 +2,7 @@
 
     nnc.sum(nnc.exp(x), axis=-1)     more graph where x is symbolic; NumPy's result on plain arrays
 
-Beside NumPy's there are the usual functions of neural networks: sigmoid, relu, softmax, one_hot, ...
+Beside NumPy's there are the usual functions of neural networks: sigmoid, softmax, ...
 """
 
 from __future__ import annotations
@@ -48,9 +48,7 @@ def _evaluated(function: Function) -> Function:
         if _symbolic(args, kwargs):
             return function(*args, **kwargs)
         first, *rest = args
-        array = np.asarray(first)
-        constant = ops.constant(array if array.dtype.kind in "iub" else array, None)
-        result = function(constant, *rest, **kwargs)
+        result = function(ops.constant(np.asarray(first)), *rest, **kwargs)
         return run_graph(Graph("eager", (), {"result": result}), {})["result"]
 
     return call

@@ -1,8 +1,8 @@
-"""Takes a model, gives one .nnc file (graph, arrays, settings; no code, no pickle), and the way back.
+"""Takes a model, gives one .nnc file without code or pickle, and the way back.
 
-    model.json      format version, graph in node-link form, compile arguments, training progress
-    values/*.npy    graph attributes and settings that are arrays
-    state/*.npy     parameters, optimizer state, counters, in the order of "state" in model.json
+model.json      format version, graph in node-link form, compile arguments, training progress
+values/*.npy    graph attributes and settings that are arrays
+state/*.npy     parameters, optimizer state, counters, in the order of "state" in model.json
 """
 
 from __future__ import annotations
@@ -202,5 +202,3 @@ def _safetensors() -> Any:
             "or save as .npz"
         ) from error
     return library
-
-

@@ -1,4 +1,4 @@
-"""Takes a blueprint, gives the same model run by NumPy on the graph IR: what compiled code must equal.
+"""Takes a blueprint, gives the same model run by NumPy: what compiled code must equal.
 
 It holds its own copy of parameters and state, and trains on the same batches in the same order.
 """

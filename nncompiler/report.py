@@ -111,4 +111,3 @@ def dump(model: Model, folder: Path) -> list[Path]:
         path.write_text(to_dot(graph), encoding="utf-8")
         written.append(path)
     return written
-

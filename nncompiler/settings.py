@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ir.types import DType, dtype_of
@@ -23,16 +23,14 @@ class Settings:
     outputs: tuple[Any, ...] | None = None
     seed: int = 0
     dtype: str = "float32"
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
         if not isinstance(self.options, Options):
-            raise TypeError(
-                f"options must be nnc.Options(...), not {type(self.options).__name__}"
-            )
+            raise TypeError(f"options must be nnc.Options(...), not {type(self.options).__name__}")
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise CompileError(f"seed must be a non-negative int, not {self.seed!r}", stage="api")
-        self.real  # a wrong dtype shows at once
+        _ = self.real  # a wrong dtype shows at once
 
     @property
     def real(self) -> DType:

@@ -1,7 +1,7 @@
-"""Takes a Python function on symbolic values, gives a function on arrays, compiled per shapes and dtypes.
+"""Takes a Python function on symbolic values, gives a compiled function on arrays.
 
-    f(x, w)  on arrays           ->  f(%x, %w) on input nodes  ->  ir.Graph  ->  native code, cached
-    f(%x, %w) on symbolic values ->  f is simply called: the graph grows
+f(x, w)  on arrays           ->  f(%x, %w) on input nodes  ->  ir.Graph  ->  native code, cached
+f(%x, %w) on symbolic values ->  f is simply called: the graph grows
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Array = np.ndarray[Any, Any]
 
 
 def is_array(value: object) -> bool:
-    """Whether a leaf becomes an input of the compiled function (a Python float does, an int does not)."""
+    """Whether a leaf becomes an input: a Python float does, an int does not."""
     return isinstance(value, (np.ndarray, np.generic, float))
 
 
@@ -40,7 +40,7 @@ def as_node(value: object, dtype: DType | None = None) -> Node:
 
 
 def _float_dtype(leaves: Sequence[object]) -> DType:
-    """The dtype of Python floats among these leaves: that of the widest floating array, else f64."""
+    """The dtype of Python floats among the leaves: that of the widest floating array, else f64."""
     kinds = [leaf.dtype for leaf in leaves if isinstance(leaf, (np.ndarray, np.generic))]
     floats = [d for d in kinds if d.kind == "f"]
     return dtype_of(max(floats, key=lambda d: d.itemsize)) if floats else f64
@@ -118,7 +118,9 @@ class Jitted:
             traced = self._trace(leaves, tree, inputs)
             session = None
             if traced.graph.outputs:
-                artifact = compile_graph(traced.graph, options=self.options, label=f"jit_{self.name}")
+                artifact = compile_graph(
+                    traced.graph, options=self.options, label=f"jit_{self.name}"
+                )
                 session = Session(artifact, {})
             self._compiled[key] = (traced, session)
         traced, session = self._compiled[key]

@@ -1,4 +1,4 @@
-"""Takes a function that builds a model and a space of hyper-parameters, gives the best on validation.
+"""Takes a function that builds a model and a space of parameters, gives the best on validation.
 
     result = nnc.search(build, {"units": [16, 64], "rate": [0.01, 0.1]}, x, t, validation_split=0.2)
     result.best, result.model, print(result)
