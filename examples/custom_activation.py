@@ -38,7 +38,7 @@ def main() -> None:
 
     functions = {
         "relu": "relu",
-        "leaky_relu 0.2": ("leaky_relu", {"alpha": 0.2}),
+        "leaky_relu 0.2": ("leaky_relu", {"slope": 0.2}),
         "softsign by hand": lambda v: v / (1 + abs(v)),
         "bent identity": bent,
     }

@@ -240,7 +240,10 @@ def _concatenate(b: Builder, x: Node) -> Node:
 
 
 def _joins(x: Node, y: Node, axis: int) -> bool:
-    return y.ndim == x.ndim and all(i == axis or d == x.shape[i] for i, d in enumerate(y.shape))
+    """May the values stand one behind the other along a static axis?"""
+    return y.ndim == x.ndim and all(
+        isinstance(d, int) if i == axis else d == x.shape[i] for i, d in enumerate(y.shape)
+    )
 
 
 def _new_axis(b: Builder, x: Node) -> Node:

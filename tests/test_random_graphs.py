@@ -12,7 +12,8 @@ from nncompiler.simplify import simplify
 from tests.random_graphs import BATCHES, data_for, graphs, tolerance
 from tests.stages import Arrays, stages
 
-SLOW = settings(max_examples=30, suppress_health_check=list(HealthCheck))
+# many graphs are drawn in vain, and that is all right
+ANY_GRAPH = settings(suppress_health_check=list(HealthCheck))
 
 
 def assert_close(ours: Arrays, reference: Arrays, limit: float, what: str) -> None:
@@ -38,19 +39,19 @@ def check_every_stage(graph: Graph) -> None:
             assert_close(run(arrays), reference, tolerance(graph), f"{stage}, batch {batch}")
 
 
-@SLOW
+@ANY_GRAPH
 @given(graphs())
 def test_every_stage_computes_what_numpy_computes(graph: Graph) -> None:
     check_every_stage(graph)
 
 
-@SLOW
+@ANY_GRAPH
 @given(graphs(gradients=True))
 def test_every_stage_computes_the_gradient(graph: Graph) -> None:
     check_every_stage(graph)
 
 
-@settings(max_examples=50, suppress_health_check=list(HealthCheck))
+@ANY_GRAPH
 @given(graphs(gradients=True))
 def test_simplify_is_idempotent(graph: Graph) -> None:
     once = simplify(graph)
@@ -58,7 +59,7 @@ def test_simplify_is_idempotent(graph: Graph) -> None:
     assert all(twice.outputs[name] is node for name, node in once.outputs.items())
 
 
-@settings(max_examples=15, suppress_health_check=list(HealthCheck))
+@ANY_GRAPH
 @given(graphs(gradients=True))
 def test_gradients_are_those_of_differences(graph: Graph) -> None:
     """Along one random direction, in float64."""
