@@ -291,7 +291,7 @@ class Graph:
 
 
 def rewrite(graph: Graph, rule: Callable[[Node, tuple[Node, ...]], Node]) -> Graph:
-    """Rebuild a graph bottom-up: rule(old_node, new_inputs) -> new_node. Names follow their node."""
+    """Rebuild a graph bottom-up by rule(old node, new inputs); names follow their node."""
     new: dict[Node, Node] = {}
     for node in graph.nodes:
         new[node] = rule(node, tuple(new[i] for i in node.inputs))

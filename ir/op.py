@@ -1,4 +1,4 @@
-"""Takes nothing, gives the record of an operation: ONE declaration per op, from which everything follows.
+"""Takes nothing, gives the record of an operation: ONE declaration, from which all follows.
 
 A record holds the type rule, the NumPy reference, the derivative, the lowering class, and the
 samples from which all of the op's tests are generated.

@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import struct
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ir.index import Guard, Index, Var
 from ir.types import Dim, DType
+
+
+ORIGIN = Index()
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +32,7 @@ class Scalar:
     name: str = ""  # load: buffer; apply: op; ref: the let or accumulator
     args: tuple[Scalar, ...] = ()  # apply: operands; load: data-dependent indices
     value: float | int | bool = 0  # const
-    index: Index = Index()  # load: element offset; at: the value
+    index: Index = ORIGIN  # load: element offset; at: the value
     strides: tuple[int, ...] = ()  # load: elements per unit of each data-dependent index
     guards: tuple[Guard, ...] = ()  # load: outside of them the value is `fill`
     fill: float | int | bool = 0
@@ -46,7 +50,7 @@ def _number_key(value: float | int | bool) -> Any:
 
 
 def _intern(s: Scalar) -> Scalar:
-    key = (s.kind, s.dtype, s.name, tuple(map(id, s.args)), _number_key(s.value), s.index)
+    key: Any = (s.kind, s.dtype, s.name, tuple(map(id, s.args)), _number_key(s.value), s.index)
     key += (s.strides, s.guards, _number_key(s.fill), s.dim)
     return _table.setdefault(key, s)
 
@@ -117,7 +121,7 @@ def walk(roots: Iterable[Scalar]) -> Iterator[Scalar]:
 
 
 def rewrite(root: Scalar, rule: Callable[[Scalar], Scalar | None]) -> Scalar:
-    """Replace subexpressions top-down: rule(s) -> replacement, or None to go on into its operands."""
+    """Replace subexpressions top-down: rule(s) gives another, or None to go on into operands."""
     memo: dict[Scalar, Scalar] = {}
 
     def visit(s: Scalar) -> Scalar:
@@ -187,29 +191,48 @@ _INFIX = {
 }
 
 
-def render(s: Scalar) -> str:
-    """C-like text of the expression."""
+LONG = 24  # characters: a shared value of more is written once, after "where"
+
+
+def render(root: Scalar) -> str:
+    """C-like text of the expression; long values used more than once get a name:
+
+    (t0 * t0) where t0 = tanh((x[i*4 + j] + b[j]))
+    """
+    uses = Counter(a for s in walk([root]) for a in s.args)
+    texts: dict[Scalar, str] = {}
+    named: list[str] = []
+    for s in walk([root]):
+        text = _render_one(s, [texts[a] for a in s.args])
+        if uses[s] > 1 and s.args and len(text) > LONG:
+            named.append(f"t{len(named)} = {text}")
+            text = f"t{len(named) - 1}"
+        texts[s] = text
+    return f"{texts[root]} where {', '.join(named)}" if named else texts[root]
+
+
+def _render_one(s: Scalar, args: list[str]) -> str:
     match s.kind:
         case "const":
             return f"{s.value:g}" if isinstance(s.value, float) else str(s.value).lower()
         case "load":
-            return _render_load(s)
+            return _render_load(s, args)
         case "at":
             return f"{s.dtype}({s.index})"
         case "extent":
             return f"{s.dtype}({s.dim})"
         case "ref":
             return s.name
-    if s.name in _INFIX and len(s.args) == 2:
-        return f"({render(s.args[0])} {_INFIX[s.name]} {render(s.args[1])})"
+    if s.name in _INFIX and len(args) == 2:
+        return f"({args[0]} {_INFIX[s.name]} {args[1]})"
     name = str(s.dtype) if s.name == "cast" else s.name
-    return f"{name}({', '.join(map(render, s.args))})"
+    return f"{name}({', '.join(args)})"
 
 
-def _render_load(s: Scalar) -> str:
+def _render_load(s: Scalar, args: list[str]) -> str:
     index = str(s.index)
-    for arg, stride in zip(s.args, s.strides, strict=True):
-        index += f" + {render(arg)}*{stride}"
+    for arg, stride in zip(args, s.strides, strict=True):
+        index += f" + {arg}*{stride}"
     text = f"{s.name}[{index}]"
     if s.guards:
         text = f"({' and '.join(map(str, s.guards))} ? {text} : {s.fill})"

@@ -10,7 +10,7 @@ def verify_graph(graph: Graph) -> None:
     """Check that every node is interned and typed by its op's rule, and the interface complete.
 
     Inputs must be distinct input nodes with distinct ids; every input node that an output needs
-    must be among them; names must belong to nodes.
+    must be among them, and the symbols of all shapes must stand in the shape of an input.
     """
     _verify_inputs(graph)
     for node in graph.nodes:
@@ -31,6 +31,12 @@ def _verify_inputs(graph: Graph) -> None:
         if node.op.name == "input" and ids.get(node.attrs["id"]) is not node:
             raise ValueError(
                 f"graph '{graph.name}' reads {_title(graph, node)}, which is not among its inputs"
+            )
+    bound = {s for node in graph.inputs for s in node.type.symbols}
+    for node in graph.nodes:
+        if not node.type.symbols <= bound:
+            raise ValueError(
+                f"graph '{graph.name}': no input binds the symbol of {_title(graph, node)}"
             )
 
 

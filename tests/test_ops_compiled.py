@@ -11,11 +11,13 @@ from ir import ops
 from ir.graph import Graph, Node, make
 from ir.interpret import run_graph
 from ir.op import REGISTRY, Op, Sample
+from ir.text_loops import print_kernel
 from ir.types import DType, dtype_of, f32, f64
 from nncompiler.autodiff import differentiate
 from nncompiler.options import Options
-from nncompiler.pipeline import compile_graph
+from nncompiler.pipeline import compile_graph, lower_graph
 from runtime.session import Session
+from tests.stages import stages
 
 RECORDS = [op for op in REGISTRY.values() if op.name != "input"]
 OPTIONS = Options(threads=1, cache=False)
@@ -114,3 +116,16 @@ def test_composites_over_a_symbolic_batch(batch: int) -> None:
         "t": random.integers(0, 10, batch, np.int32),
     }
     check(Graph("g", (x, t), outputs), feed, 1e-5)
+
+
+def test_random_values_agree_at_every_stage_and_print_briefly() -> None:
+    """Threefry uses every value twice on 20 levels: nothing may visit its tree of 2**20 paths."""
+    x = ops.input("x", f32, ("batch", 5))
+    counter = ops.input("counter", "u32", ())
+    y = ops.where(ops.lt(0.5, ops.uniform(7, counter, ("batch", 5))), x * 2, 0.0)
+    graph = Graph("dropout", (x, counter), {"y": y})
+    feed = {"x": np.ones((3, 5), np.float32), "counter": np.uint32(2)}
+    expected = run_graph(graph, feed)["y"]
+    for name, run in stages(graph).items():
+        np.testing.assert_array_equal(run(feed)["y"], expected, err_msg=name)
+    assert all(len(print_kernel(k)) < 5000 for k in lower_graph(graph).kernels)

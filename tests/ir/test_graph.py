@@ -172,6 +172,7 @@ def test_well_formed_graph_passes() -> None:
         (Graph("g", (X, X + 1), {"y": X}), "not an input node"),
         (Graph("g", (X, ops.input("x", f32, (2,))), {"y": X}), "two inputs have the id"),
         (Graph("g", (X,), {}), "no outputs"),
+        (Graph("g", (), {"y": ops.iota(("batch", 3))}), "no input binds the symbol"),
     ],
 )
 def test_malformed_graphs_are_named(graph: Graph, message: str) -> None:
