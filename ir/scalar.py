@@ -19,7 +19,6 @@ from typing import Any
 from ir.index import Guard, Index, Var
 from ir.types import Dim, DType
 
-
 ORIGIN = Index()
 
 

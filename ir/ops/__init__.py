@@ -72,6 +72,7 @@ from ir.ops.indexing import (
     take_along_axis,
 )
 from ir.ops.leaves import constant, extent, input, iota
+from ir.ops.pieces import concatenate, flip, pad, slice_, slice_axis, stack
 from ir.ops.random import normal, random_bits, threefry2x32, uniform
 from ir.ops.reductions import (
     all,
@@ -89,17 +90,11 @@ from ir.ops.reductions import (
     var,
 )
 from ir.ops.views import (
-    concatenate,
     expand_dims,
-    flip,
     moveaxis,
-    pad,
     ravel,
     reshape,
-    slice_,
-    slice_axis,
     squeeze,
-    stack,
     stop_gradient,
     swapaxes,
     transpose,

@@ -180,6 +180,12 @@ def random_for(name: str) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(name.encode()))
 
 
+def samples_of(name: str, *cases: tuple[tuple[int, ...], dict[str, Any]]) -> list[Sample]:
+    """One sample of random values per (shape, attributes)."""
+    random = random_for(name)
+    return [Sample((random.normal(size=shape),), attrs) for shape, attrs in cases]
+
+
 # --------------------------------------------------------------------------- factories
 
 

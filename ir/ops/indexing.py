@@ -16,8 +16,9 @@ from ir.op import Lowering, Op, Sample, register
 from ir.ops.core import INTEGERS, Array, Value, as_node, broadcast_to, full_like, random_for
 from ir.ops.elementwise import and_, cast, eq, lt, maximum, minimum, where
 from ir.ops.leaves import extent, iota
+from ir.ops.pieces import flip, slice_
 from ir.ops.reductions import sum
-from ir.ops.views import flip, moveaxis, reshape, slice_
+from ir.ops.views import moveaxis, reshape
 from ir.types import Dim, DType, Extent, TensorType, boolean, dtype_of, f32
 
 # --------------------------------------------------------------------------- gather
