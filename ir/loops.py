@@ -238,16 +238,35 @@ class Tile:
 Stmt = For | Let | Init | Accumulate | Store | ScatterAdd | Transpose | Tile
 
 
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How a statement is dealt out to the threads: in chunks, which may run in any order.
+
+    `axes` are loops of the statement, one inside the other, each with the length of a chunk along
+    it; chunks are numbered with the last axis fastest. `least`: symbols that must be at least so
+    large for it to pay. Neither depends on the number of threads.
+    """
+
+    axes: tuple[tuple[Var, int], ...]
+    least: tuple[tuple[str, int], ...] = ()
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Function:
     """The loop nest of one kernel. `scratch` are thread-local arrays, on the stack where small;
-    `workspace` are temporaries in the arena that nothing outside the kernel sees."""
+    `workspace` are temporaries in the arena that nothing outside the kernel sees.
+
+    Where there are `splits`, one for every statement of the body, the statements are stages: each
+    is finished before the next one starts, and they share nothing but buffers. A stage without a
+    split (None) is run by one thread.
+    """
 
     label: str
     buffers: tuple[Buffer, ...]
     body: tuple[Stmt, ...]
     scratch: tuple[Buffer, ...] = ()
     workspace: tuple[Buffer, ...] = ()
+    splits: tuple[Split | None, ...] = ()
 
 
 def statements(body: Iterable[Stmt]) -> Iterator[Stmt]:

@@ -121,7 +121,7 @@ class Jitted:
                 artifact = compile_graph(
                     traced.graph, options=self.options, label=f"jit_{self.name}"
                 )
-                session = Session(artifact, {})
+                session = Session(artifact, {}, self.options.threads)
             self._compiled[key] = (traced, session)
         traced, session = self._compiled[key]
         names = {node.attrs["id"] for node in traced.graph.inputs}

@@ -20,7 +20,14 @@ from runtime.pace import SLICE, Pace
 class Bound:
     """Fixed inputs and outputs; `lock` is held during native calls."""
 
-    def __init__(self, frame: Frame, program: Program, results: dict[str, int], lock: Any) -> None:
+    def __init__(
+        self,
+        frame: Frame,
+        program: Program,
+        results: dict[str, int],
+        lock: Any,
+        team: int | None = None,
+    ) -> None:
         self.inputs: dict[str, Array] = {name: array for name, array, _, _ in frame.copied}
         self.outputs: dict[str, Array] = {n: frame.view(b) for n, b in results.items()}
         symbols = frame.layout.plan.symbols
@@ -30,12 +37,13 @@ class Bound:
         self._entry = program.entry
         self._table, self._syms = frame.table, frame.syms
         self._lock = lock
+        self._team = team
         self._pace = Pace()
 
     def __call__(self) -> dict[str, Array]:
         """One call; ValueError where the inputs break a check."""
         with self._lock:
-            code = self._entry(self._table, self._syms, None)
+            code = self._entry(self._table, self._syms, self._team)
         if code:
             raise self._frame.fault(code)
         return self.outputs
@@ -58,9 +66,9 @@ class Bound:
 
     def _repeat(self, n: int) -> int:
         if self._program.repeat is not None:
-            return self._program.repeat(self._table, self._syms, None, n)
+            return self._program.repeat(self._table, self._syms, self._team, n)
         for _ in range(n):
-            if code := self._entry(self._table, self._syms, None):
+            if code := self._entry(self._table, self._syms, self._team):
                 return code
         return 0
 

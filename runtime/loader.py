@@ -22,6 +22,8 @@ _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 3)
 _REPEAT = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 3, ctypes.c_int64)
 _TABLE = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 4)
 
+WORKER = "nnc_worker"
+
 _lock = threading.Lock()
 _numbers = itertools.count()
 _linker: Any = None
@@ -41,6 +43,7 @@ class Program:
     repeat: Native | None
     profile: Native | None
     train: Native | None
+    worker: int | None  # address of what a thread of a team runs, where the program can use one
     library: Any  # keeps the code in memory
 
 
@@ -48,6 +51,7 @@ def load(artifact: Artifact) -> Program:
     """Links the artifact's code into this process; ValueError if it cannot be linked."""
     entry = artifact.plan.entry
     optional = [f"{entry}_{kind}" for kind in ("repeat", "profile", "train")]
+    optional.append(WORKER)
     present = [name for name in optional if name.encode() + b"\0" in artifact.object]
     library = _link(artifact.object, [entry, *present])
 
@@ -60,7 +64,8 @@ def load(artifact: Artifact) -> Program:
         repeat=function("repeat", _REPEAT),
         profile=function("profile", _TABLE),
         train=function("train", _TABLE),
-        library=library,
+        worker=library[WORKER] if WORKER in present else None,
+        library=(library, _linker),
     )
 
 

@@ -11,12 +11,13 @@ from functools import cache
 from typing import Any
 
 from ir.graph import Graph, Node
-from ir.loops import Buffer, Function, Kernel
+from ir.loops import Buffer, Function, Kernel, Split
 from ir.types import Dim, Extent
 from nncompiler.codegen.checks import Checks, check_function
 from nncompiler.codegen.costs import flops, moved
-from nncompiler.codegen.entry import Call, entry_text
-from nncompiler.codegen.statements import symbols_of, write_function
+from nncompiler.codegen.deal import CELL, Call
+from nncompiler.codegen.entry import entry_text
+from nncompiler.codegen.statements import stages, symbols_of, write_function
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.tile import write_tile
 from nncompiler.codegen.transpose import write_transpose
@@ -28,7 +29,6 @@ ATTRIBUTES = 'attributes #0 = { nounwind "min-legal-vector-width"="512" }\n'
 # generation, and loop strength reduction inside it, cost more time than they gain.
 LEVEL = 1
 OPTIONS = "-disable-lsr"
-CELL = -1  # argument of a check: where it leaves its answer
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,12 @@ def emit(
     table = _Table(graph, storage, scheduled)
     calls = []
     for step, item in enumerate(scheduled):
-        name = module.add(item.function, item.kernel.label)
         arguments = [table.index[b.name] for b in item.function.buffers]
         arguments += [table.add_workspace(step, item, b) for b in item.function.workspace]
-        calls.append(Call(name, tuple(arguments), symbols_of(item.function)))
+        for part, (function, split) in enumerate(stages(item.function)):
+            shown = f"{item.kernel.label}.{part}" if part else item.kernel.label
+            name = module.add(function, shown, split)
+            calls.append(Call(name, tuple(arguments), symbols_of(function), step, split))
     specs, check_calls = [], []
     for node in graph.inputs:
         id = str(node.attrs["id"])
@@ -68,9 +70,10 @@ def emit(
         check_calls.append(Call(name, (table.index[id], CELL), symbols_of(function)))
         low, high = checks[id] or (0, 0)
         specs.append(CheckSpec(table.index[id], low, high))
+    names = {call.kernel: call.function for call in calls}  # of the last stage, which does the work
     kernels = [
-        KernelSpec(k.label, call.function, flops(k), moved(k), list(k.nodes))
-        for k, call in zip((s.kernel for s in scheduled), calls, strict=True)
+        KernelSpec(k.label, names[step], flops(k), moved(k), list(k.nodes))
+        for step, k in enumerate(s.kernel for s in scheduled)
     ]
     plan = table.plan(label, kernels, specs, target)
     return plan, module.text(entry_text(plan, calls, check_calls, target, flush_denormals))
@@ -84,9 +87,9 @@ class _Module:
         self.declarations: dict[str, None] = {}
         self.names: dict[str, str] = {}
 
-    def add(self, function: Function, label: str) -> str:
+    def add(self, function: Function, label: str, split: Split | None = None) -> str:
         text = write_function(
-            function, "NAME", self.target, self.declarations, write_tile, write_transpose
+            function, "NAME", self.target, self.declarations, write_tile, write_transpose, split
         )
         return self.names.setdefault(text, label)
 

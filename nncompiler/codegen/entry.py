@@ -6,29 +6,23 @@
     NAME_train(bufs, syms, team, feed)   over batches of rows, picked by number (see runtime/feed.py)
 
 All return 0, or 1 + the position of the check that failed. Denormals are flushed inside, and the
-caller's floating-point state is restored.
+caller's floating-point state is restored. A team, if there is one, helps with what is worth it; the
+checks come before, so that a call that fails has no helpers. Profiles are of one thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 from ir.types import DTYPES
+from nncompiler.codegen import deal
+from nncompiler.codegen.deal import CELL, Call
 from nncompiler.codegen.target import Target
+from nncompiler.codegen.team import can_team, team_text
 from runtime.artifact import Plan
 
 FLUSH = 0x8040  # MXCSR: flush-to-zero and denormals-are-zero
 TABLE = "ptr %bufs, ptr %syms, ptr %team"
-
-
-@dataclass(frozen=True)
-class Call:
-    """A kernel's function, and its arguments: numbers of buffers, then names of symbols."""
-
-    function: str
-    buffers: tuple[int, ...]
-    symbols: tuple[str, ...]
 
 
 def entry_text(
@@ -40,9 +34,13 @@ def entry_text(
 ) -> str:
     """LLVM text of all entries of a program."""
     flush = flush_denormals and target.is_x86
-    parts = [
-        _entry(plan, calls, checks, flush, profiled=False),
-        _entry(plan, calls, checks, flush, profiled=True),
+    parts = []
+    shared = can_team(target) and any(call.split for call in calls)
+    if shared:
+        parts += [team_text(target), *_chunks(plan, calls)]
+    parts += [
+        _entry(plan, calls, checks, flush, shared),
+        _profile(plan, calls, checks, flush),
         _repeat(plan.entry),
     ]
     if plan.feeds:
@@ -70,60 +68,82 @@ class _Lines:
         return f"define {header} {{\n" + "\n".join(self.lines) + "\n}\n"
 
 
+def _chunks(plan: Plan, calls: Sequence[Call]) -> Iterator[str]:
+    for number, call in enumerate(calls):
+        if call.split:
+            say = _Lines()
+            deal.chunk_body(say, plan, call)
+            name = deal.chunk_name(plan, number)
+            yield say.function(f"internal void @{name}(ptr %bufs, ptr %syms, i64 %number) #0")
+
+
 def _entry(
-    plan: Plan, calls: Sequence[Call], checks: Sequence[Call], flush: bool, *, profiled: bool
+    plan: Plan, calls: Sequence[Call], checks: Sequence[Call], flush: bool, shared: bool
 ) -> str:
     say = _Lines()
+    _begin(say, plan, calls, checks, flush)
+    if shared:
+        deal.acquire(say)
+    for number, call in enumerate(calls):
+        if shared and call.split:
+            deal.dealt(say, plan, call, number)
+        else:
+            deal.whole(say, plan, call, f"%whole{number}")
+    if shared:
+        deal.release(say)
+    _end(say, flush)
+    return say.function(f"i64 @{plan.entry}({TABLE}) #0")
+
+
+def _profile(plan: Plan, calls: Sequence[Call], checks: Sequence[Call], flush: bool) -> str:
+    say = _Lines()
+    _begin(say, plan, calls, checks, flush)
+    for number, call in enumerate(calls):
+        say(f"%before{number} = call i64 @llvm.readcyclecounter()")
+        deal.whole(say, plan, call, f"%whole{number}")
+        say(f"%after{number} = call i64 @llvm.readcyclecounter()")
+        say(f"%spent{number} = sub i64 %after{number}, %before{number}")
+        say(f"%t{number} = getelementptr i64, ptr %ticks, i64 {call.kernel}")
+        say(f"%old{number} = load i64, ptr %t{number}, align 8")
+        say(f"%new{number} = add i64 %old{number}, %spent{number}")
+        say(f"store i64 %new{number}, ptr %t{number}, align 8")
+    _end(say, flush)
+    return say.function(f"i64 @{plan.entry}_profile({TABLE}, ptr %ticks) #0")
+
+
+def _begin(
+    say: _Lines, plan: Plan, calls: Sequence[Call], checks: Sequence[Call], flush: bool
+) -> None:
+    """Reads the table, runs the checks, and sets the floating-point state."""
     say("entry:")
     if checks:
         say("%cell = alloca i32, align 4")
     if flush:
         say("%saved = alloca i32, align 4")
         say("%flushing = alloca i32, align 4")
-    used = sorted({b for c in (*calls, *checks) for b in c.buffers if b >= 0})
-    for number in used:
-        say(f"%q{number} = getelementptr ptr, ptr %bufs, i64 {number}")
-        say(f"%b{number} = load ptr, ptr %q{number}, align 8")
-    for number, symbol in enumerate(plan.symbols):
-        say(f"%r{number} = getelementptr i64, ptr %syms, i64 {number}")
-        say(f"%s{number} = load i64, ptr %r{number}, align 8")
-        del symbol
+    deal.load_table(say, plan, sorted({b for c in (*calls, *checks) for b in c.buffers} - {CELL}))
     for number, check in enumerate(checks):
-        say(f"call void @{check.function}({_arguments(plan, check)})")
+        deal.whole(say, plan, check, "")
         say(f"%found{number} = load i32, ptr %cell, align 4")
         say(f"%bad{number} = icmp ne i32 %found{number}, 0")
         say(f"br i1 %bad{number}, label %fault{number}, label %fine{number}")
         say(f"fault{number}:")
         say(f"ret i64 {number + 1}")
         say(f"fine{number}:")
+    say("br label %ready")
+    say("ready:")
     if flush:
         say("call void @llvm.x86.sse.stmxcsr(ptr %saved)")
         say("%state = load i32, ptr %saved, align 4")
         say(f"%flushed = or i32 %state, {FLUSH}")
         say("store i32 %flushed, ptr %flushing, align 4")
         say("call void @llvm.x86.sse.ldmxcsr(ptr %flushing)")
-    for number, call in enumerate(calls):
-        if profiled:
-            say(f"%before{number} = call i64 @llvm.readcyclecounter()")
-        say(f"call void @{call.function}({_arguments(plan, call)})")
-        if profiled:
-            say(f"%after{number} = call i64 @llvm.readcyclecounter()")
-            say(f"%spent{number} = sub i64 %after{number}, %before{number}")
-            say(f"%t{number} = getelementptr i64, ptr %ticks, i64 {number}")
-            say(f"%old{number} = load i64, ptr %t{number}, align 8")
-            say(f"%new{number} = add i64 %old{number}, %spent{number}")
-            say(f"store i64 %new{number}, ptr %t{number}, align 8")
+
+
+def _end(say: _Lines, flush: bool) -> None:
     if flush:
         say("call void @llvm.x86.sse.ldmxcsr(ptr %saved)")
     say("ret i64 0")
-    name = f"{plan.entry}_profile({TABLE}, ptr %ticks)" if profiled else f"{plan.entry}({TABLE})"
-    return say.function(f"i64 @{name} #0")
-
-
-def _arguments(plan: Plan, call: Call) -> str:
-    buffers = [f"ptr %b{b}" if b >= 0 else "ptr %cell" for b in call.buffers]
-    symbols = [f"i64 %s{plan.symbols.index(s)}" for s in call.symbols]
-    return ", ".join([*buffers, *symbols])
 
 
 def _repeat(entry: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from ir import scalar
 from ir.index import Var
@@ -19,6 +20,7 @@ from ir.loops import (
     Init,
     Let,
     ScatterAdd,
+    Split,
     Stmt,
     Store,
     Tile,
@@ -35,6 +37,16 @@ from nncompiler.codegen.target import Target
 REDUCTION_CHAINS = 4  # independent sums that hide the latency of an addition
 
 
+@dataclass(frozen=True)
+class Range:
+    """The part of a loop that this call runs: `start` is a multiple of `grain`, and `stop` is one
+    too or the end of the loop."""
+
+    start: Value
+    stop: Value
+    grain: int
+
+
 class Writer(Expressions):
     """Writes the statements of one function."""
 
@@ -49,6 +61,22 @@ class Writer(Expressions):
     ) -> None:
         super().__init__(emitter, pointers, buffers, symbols)
         self._tile, self._transpose = tile, transpose
+        self.ranges: dict[str, Range] = {}
+
+    def range(self, var: Var) -> Range:
+        """Where the loop over a variable runs: from 0 to its extent, but for the axes of a split."""
+        found = self.ranges.get(var.name)
+        return found or Range(constant(0, i64), self.extent(var.extent), 1 << 30)
+
+    def clip(self, var: Var, start: int, stop: int) -> tuple[Value, Value]:
+        """What this call runs of start .. stop, where whole blocks or the rest of a loop lie."""
+        part = self.ranges.get(var.name)
+        if part is None:
+            return constant(start, i64), constant(stop, i64)
+        first = part.start if start == 0 else constant(start, i64)
+        if stop == var.extent:
+            return first, part.stop
+        return first, self.e.minimum(part.stop, constant(stop, i64))
 
     def block(self, body: Sequence[Stmt]) -> None:
         for position, stmt in enumerate(body):
@@ -141,8 +169,8 @@ class Writer(Expressions):
         elif stmt.kind == "vector" and stmt.step > 1:
             self._vector_loop(stmt)
         else:
-            stop = self.extent(stmt.var.extent)
-            self._run(stmt.var, constant(0, i64), stop, 1, [stmt.body])
+            part = self.range(stmt.var)
+            self._run(stmt.var, part.start, part.stop, 1, [stmt.body])
 
     def _unrolled(self, stmt: For) -> None:
         assert isinstance(stmt.var.extent, int)
@@ -166,15 +194,19 @@ class Writer(Expressions):
         chains = REDUCTION_CHAINS if any(self._is_partial(n) for n in carried) else 1
         if isinstance(var.extent, int) and var.extent < 2 * lanes * chains:
             chains = 1
-        zero, extent = constant(0, i64), self.extent(var.extent)
-        start = zero
+        part = self.range(var)
+        assert part.grain % lanes == 0, "chunks hold whole vectors"
+        start, end = part.start, part.stop
         if chains > 1:
-            stop = self._whole(extent, lanes * chains)
-            self._run(var, zero, stop, lanes * chains, [stmt.body] * chains, lanes)
+            stop = self._whole(end, lanes * chains)
+            self._run(var, start, stop, lanes * chains, [stmt.body] * chains, lanes)
             start = stop
-        stop = self._whole(extent, lanes)
+        if _is_multiple(var.extent, lanes):
+            self._run(var, start, end, lanes, [stmt.body], lanes)
+            return
+        stop = self._whole(end, lanes)
         self._run(var, start, stop, lanes, [stmt.body], lanes)
-        self._tail(stmt, stop, extent)
+        self._tail(stmt, stop, end)
 
     def _is_partial(self, name: str) -> bool:
         return name in self.accumulators and self.accumulators[name].partial
@@ -335,6 +367,11 @@ class Writer(Expressions):
         )
 
 
+def _is_multiple(extent: Dim, step: int) -> bool:
+    count = extent.coefficient if isinstance(extent, Extent) else extent
+    return count % step == 0
+
+
 def _phi_line(phi: Value, first: Value, before: str, then: Value, latch: str) -> str:
     kind = phi.type
     return f"  {phi.text} = phi {kind} [ {first.text}, %{before} ], [ {then.text}, %{latch} ]"
@@ -411,6 +448,16 @@ def symbols_of(function: Function) -> tuple[str, ...]:
     return tuple(found)
 
 
+def stages(function: Function) -> list[tuple[Function, Split | None]]:
+    """The parts of a function that are called one after the other, each with its split."""
+    if not function.splits:
+        return [(function, None)]
+    return [
+        (replace(function, body=(stmt,), splits=()), split)
+        for stmt, split in zip(function.body, function.splits, strict=True)
+    ]
+
+
 def write_function(
     function: Function,
     name: str,
@@ -418,8 +465,10 @@ def write_function(
     declarations: dict[str, None],
     tile: Callable[[Writer, Tile], None],
     transpose: Callable[[Writer, Transpose], None],
+    split: Split | None = None,
 ) -> str:
-    """The LLVM definition of a kernel: buffers, then workspace, then symbols as arguments."""
+    """The LLVM definition of a stage. Its arguments: buffers, workspace, symbols, and for every axis
+    of the split where to start and where to stop."""
     emitter = Emitter(target, declarations)
     arguments = (*function.buffers, *function.workspace)
     pointers = {b.name: f"%p{i}" for i, b in enumerate(arguments)}
@@ -430,8 +479,12 @@ def write_function(
     names = symbols_of(function)
     symbols = {s: Value(f"%s{i}", i64) for i, s in enumerate(names)}
     writer = Writer(emitter, pointers, buffers, symbols, tile, transpose)
-    writer.block(function.body)
-    emitter.do("ret void")
     parameters = [f"ptr {pointers[b.name]}" for b in arguments]
     parameters += [f"i64 {s.text}" for s in symbols.values()]
+    for number, (var, chunk) in enumerate(split.axes if split else ()):
+        start, stop = Value(f"%from{number}", i64), Value(f"%to{number}", i64)
+        writer.ranges[var.name] = Range(start, stop, chunk)
+        parameters += [f"i64 {start.text}", f"i64 {stop.text}"]
+    writer.block(function.body)
+    emitter.do("ret void")
     return emitter.function(f"internal void @{name}({', '.join(parameters)}) #0")

@@ -48,7 +48,7 @@ class _Tiles:
             self.rows(n, t.vectors, None)
             return []
 
-        self.w.loop(constant(0, i64), constant(whole, i64), width, [], block)
+        self.w.loop(*self.w.clip(t.n, 0, whole), width, [], block)
         left = extent - whole
         if left:
             vectors = -(-left // t.lanes)
@@ -56,14 +56,19 @@ class _Tiles:
             mask = None
             if rest < t.lanes:
                 mask = self.e.lane_mask(constant(rest, i64), t.lanes)
-            self.rows(constant(whole, i64), vectors, mask)
+
+            def rest_of_row(_: Value, __: list[Value]) -> list[Value]:
+                self.rows(constant(whole, i64), vectors, mask)
+                return []
+
+            self.w.loop(*self.w.clip(t.n, whole, extent), left, [], rest_of_row)
 
     def rows(self, n: Value, vectors: int, mask: Value | None) -> None:
         """Tall tiles first; flatter ones serve the rows that are left."""
-        start = constant(0, i64)
-        total = self.w.extent(self.t.m.extent)
+        part = self.w.range(self.t.m)
+        start = part.start
         for height in self.t.rows:
-            stop = self._stop(start, total, height)
+            stop = self._stop(start, part.stop, height)
 
             def block(m: Value, _: list[Value], height: int = height) -> list[Value]:
                 self.tile(m, height, n, vectors, mask)

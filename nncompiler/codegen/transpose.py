@@ -42,9 +42,9 @@ def _loops(
             _block(writer, stmt, i, rows, j, columns)
             return []
 
-        return writer.loop(constant(row[0], i64), constant(row[1], i64), rows, [], block)
+        return writer.loop(*writer.clip(stmt.row, *row), rows, [], block)
 
-    writer.loop(constant(column[0], i64), constant(column[1], i64), columns, [], over_rows)
+    writer.loop(*writer.clip(stmt.column, *column), columns, [], over_rows)
 
 
 def _block(w: Writer, stmt: Transpose, i: Value, rows: int, j: Value, columns: int) -> None:

@@ -10,16 +10,17 @@ from nncompiler.schedule.apply import row_loops, scatter_loops
 from nncompiler.schedule.axes import merge_axes
 from nncompiler.schedule.contraction import plan_contraction
 from nncompiler.schedule.heuristics import choose_rows, kernel_lanes
+from nncompiler.schedule.split import split_stages
 
 
 def schedule(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
-    """Merge axes, choose directives, and apply them."""
+    """Merge axes, choose directives, apply them, and say what threads may share."""
     if kernel.recipe == "scatter":
         lanes = kernel_lanes(kernel, target)
         kernel = replace(kernel, schedule=(Vectorize("z", lanes),))
         return kernel, scatter_loops(kernel)
     kernel = merge_axes(kernel)
     if kernel.recipe == "contract":
-        return plan_contraction(kernel, target)
+        return split_stages(*plan_contraction(kernel, target), target)
     kernel = replace(kernel, schedule=choose_rows(kernel, target))
-    return kernel, row_loops(kernel)
+    return split_stages(kernel, row_loops(kernel), target)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ir import scalar
 from ir.index import Index, Var
-from ir.loops import Directive, Kernel, Pack, Parallel, TileBy, Unroll, Vectorize
+from ir.loops import Directive, Kernel, Pack, TileBy, Unroll, Vectorize
 from ir.op import CHEAP, REGISTRY
 from ir.scalar import Scalar
 from ir.types import Dim, Extent, f32, f64
@@ -52,8 +52,6 @@ def choose_rows(kernel: Kernel, target: Target) -> tuple[Directive, ...]:
     if candidates:
         best = min(reversed(candidates), key=lambda v: row_cost(kernel, v, lanes))
         directives.append(Vectorize(best.name, lanes))
-    if kernel.axes:
-        directives.append(Parallel(kernel.axes[0].name, 1))
     return tuple(directives)
 
 
@@ -99,7 +97,6 @@ def choose_contract(
     ]
     if not rhs_is_in_order:
         directives.append(Pack("rhs"))
-    directives.append(Parallel(n.name, vectors * lanes))
     return tuple(directives)
 
 
