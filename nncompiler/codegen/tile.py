@@ -18,6 +18,7 @@ from nncompiler.codegen.scope import Binding
 from nncompiler.codegen.statements import Writer
 from nncompiler.schedule.heuristics import cost_of
 
+LATENCY_HIDDEN = 8  # independent multiply-adds in flight: two units, four cycles each
 WRITTEN_OUT = 64  # instructions of an epilogue that is repeated for every vector of the tile
 
 
@@ -87,8 +88,14 @@ class _Tiles:
     def tile(self, m: Value, height: int, n: Value, vectors: int, mask: Value | None) -> None:
         self.w.push()
         zero = constant(0.0 if self.dtype.is_float else 0, self.dtype, self.t.lanes)
-        start = [zero] * (height * vectors)
+        count = height * vectors
+        chains = self._chains(count)
+        start = [zero] * (count * chains)
         sums = self._sum_over(self.t.k, {self.t.m: m, self.t.n: n}, start, height, vectors, mask)
+        while len(sums) > count:
+            half = len(sums) // 2
+            pairs = zip(sums[:half], sums[half:], strict=True)
+            sums = [self.e.add(a, b) for a, b in pairs]
         if height * vectors * self.epilogue_cost <= WRITTEN_OUT or height == 1:
             for row in range(height):
                 here = self.e.add(m, constant(row, i64))
@@ -96,6 +103,17 @@ class _Tiles:
         else:
             self._epilogue_loop(m, height, n, vectors, sums, mask)
         self.w.pop()
+
+    def _chains(self, count: int) -> int:
+        """Small tiles keep several sums over every second (fourth) step, so that additions do not
+        wait for each other."""
+        last = self.t.k[-1].extent
+        if isinstance(last, int) and last < 2 * self.t.unroll:
+            return 1
+        chains = 1
+        while chains * 2 * count <= LATENCY_HIDDEN and chains < self.t.unroll:
+            chains *= 2
+        return chains
 
     def _sum_over(
         self,
@@ -153,7 +171,9 @@ class _Tiles:
         sums = list(sums)
         left = self._pointer(t.lhs, at)
         right = self._pointer(t.rhs, at)
-        row_step = t.lhs.index.coefficient(t.m) or 0
+        row_step = t.lhs.index.coefficient(t.m)
+        if row_step is None:
+            row_step = 1  # packed: the rows of a block lie next to each other
         left_step = t.lhs.index.coefficient(axis) or 0
         right_step = t.rhs.index.coefficient(axis) or 0
         for step in range(count):
@@ -170,7 +190,8 @@ class _Tiles:
                 pointer = e.address(left, row * row_step + step * left_step, self.dtype)
                 factor = e.splat(e.load(pointer, self.dtype), t.lanes)
                 for v in range(vectors):
-                    place = row * vectors + v
+                    place = (step * height + row) * vectors + v
+                    place %= len(sums)
                     sums[place] = self._multiply_add(factor, columns[v], sums[place])
         return sums
 
@@ -181,13 +202,12 @@ class _Tiles:
 
     def _pointer(self, load: Scalar, at: dict[Var, Value]) -> str:
         """Address of an operand's element at the first row, column and step."""
-        total = constant(load.index.constant, i64)
-        for v in sorted(load.index.variables, key=lambda v: v.name):
-            step = load.index.coefficient(v)
-            assert step is not None, "operands of a contraction have constant strides"
-            base = at[v] if v in at else self.w.bindings[v.name].base
-            total = self.e.add(total, self.e.mul(base, constant(step, i64)))
-        return self.w.address(load.name, total)
+        outer = dict(self.w.bindings)
+        self.w.bindings.update({v.name: Binding(value) for v, value in at.items()})
+        found = self.w.affine(load.index)
+        self.w.bindings = outer
+        assert found is not None, "operands of a contraction are read at constant strides"
+        return self.w.address(load.name, found[0])
 
     # ------------------------------------------------------------ epilogue
 
