@@ -17,6 +17,7 @@ from nncompiler.schedule.axes import kernel_indices, kernel_scalars
 TYPICAL_EXTENT = 64  # what a symbolic extent is taken for
 CHEAP_COST, DEAR_COST, DIVIDE_COST = 1, 14, 3
 HORIZONTAL_COST = 20  # combining the lanes of one vector
+LARGE, LONG, REUSED = 3 << 20, 512, 128  # when a contiguous operand is packed all the same
 FULL_UNROLL = 16  # reductions no longer than this are written out
 
 
@@ -85,22 +86,41 @@ def _access_cost(index: Index, axis: Var, lanes: int) -> float:
 
 
 def choose_contract(
-    kernel: Kernel, m: Var, n: Var, rhs_is_in_order: bool, target: Target
+    kernel: Kernel, m: Var, n: Var, lhs: Scalar, rhs: Scalar, target: Target
 ) -> tuple[Directive, ...]:
-    """Register tile, unrolling and packing of a contraction."""
+    """Register tile, unrolling and packing of a contraction.
+
+    The right operand is packed where its columns are not contiguous, and where it is so large that
+    its rows fall on the same sets of the cache; the left one where it is read across rows that lie
+    far apart (a transposed matrix).
+    """
     (reduction,) = kernel.reductions
     lanes = target.lanes(reduction.value.dtype)
+    packs: list[Directive] = []
     vectors, height = tile_shape(m.extent, size_of(n.extent), lanes, target.registers)
-    directives: list[Directive] = [
+    if rhs.index.coefficient(n) != 1 or _is_far_apart(kernel, m, n, rhs):
+        packs.append(Pack("rhs"))
+    if lhs.index.coefficient(m) == 1 and _is_far_apart(kernel, n, m, lhs):
+        packs.append(Pack("lhs"))
+        vectors, height = (3, 8) if target.registers >= 32 else (vectors, 4)
+    return (
         Vectorize(n.name, lanes),
         TileBy(n.name, vectors * lanes),
         TileBy(m.name, height),
         Unroll("k", 4),
-    ]
-    if not rhs_is_in_order:
-        directives.append(Pack("rhs"))
-    directives.append(Parallel(n.name, vectors * lanes))
-    return tuple(directives)
+        *packs,
+        Parallel(n.name, vectors * lanes),
+    )
+
+
+def _is_far_apart(kernel: Kernel, other: Var, axis: Var, operand: Scalar) -> bool:
+    """Is the operand large, its rows `axis` long, and used often enough to pay for a copy?"""
+    size = operand.dtype.bytes
+    for v in (other, axis, *kernel.reduce_axes):
+        if not isinstance(v.extent, int):
+            return False
+        size *= 1 if v == other else v.extent
+    return size >= LARGE and size_of(other.extent) >= REUSED and size_of(axis.extent) >= LONG
 
 
 def tile_shape(rows: Dim, columns: int, lanes: int, registers: int) -> tuple[int, int]:
