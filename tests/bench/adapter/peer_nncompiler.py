@@ -31,6 +31,8 @@ def variants(wl: Any) -> list[str]:
     if wl.family == "mlp" and wl.kind == "train":
         native = wl.cfg.get("loop") or wl.cfg.get("epoch")
         return ["native"] if native else ["call", "bound"]
+    if wl.family == "mlp" and not wl.numpy_io:
+        return ["call", "bound"]
     return ["call"] if wl.family in ("mlp", "adam_10m", "fused_elem") else []
 
 
@@ -75,10 +77,13 @@ def build_mlp(wl: Any, data: Any, variant: str, options: Any) -> Session:
     for i in range(len(wl.cfg["sizes"]) - 1):
         model.parameters[f"layer{i}.weight"][...] = data.params[f"w{i}"]
         model.parameters[f"layer{i}.bias"][...] = data.params[f"b{i}"]
-    count = len(data.batches)
-    if not training:
-        return Session(lambda i: model(data.batches[i % count][0]), output=lambda y: y)
-    return Session(train_step(wl, data, variant, model), loss=float)
+    if training:
+        return Session(train_step(wl, data, variant, model), loss=float)
+    inputs, count = [x for (x,) in data.batches], len(data.batches)
+    if variant == "bound":
+        bound = [model.bind(x) for x in inputs]
+        return Session(lambda i: bound[i % count](), output=lambda y: y)
+    return Session(lambda i: model(inputs[i % count]), output=lambda y: y)
 
 
 def mlp_graph(cfg: dict[str, Any]) -> Any:
@@ -115,6 +120,8 @@ def build_update(wl: Any, data: Any, options: Any) -> Session:
     g = nx.DiGraph()
     for name, value in data.params.items():
         g.add_node(name, op="parameter", shape=value.shape)
+        g.add_edge(name, f"{name} used", slot=0)  # a graph has no loose ends
+        g.nodes[f"{name} used"]["op"] = "neg"
     model = nnc.compile(g, optimizer=optimizer(wl), options=options)
     for name, value in data.params.items():
         model.parameters[name][...] = value
