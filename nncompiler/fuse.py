@@ -360,7 +360,9 @@ def _forced(graph: Graph) -> frozenset[Node]:
 def contract_base(operand: Node) -> Node:
     """The node that a contraction reads from memory: below views that are plain addressing."""
     base = operand
-    while base.op.lowering is Lowering.VIEW and _is_addressing(operand, base.inputs[0]):
+    while base.op.lowering is Lowering.VIEW and len(base.inputs) == 1:
+        if not _is_addressing(operand, base.inputs[0]):
+            break
         base = base.inputs[0]
     return base
 

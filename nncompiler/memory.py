@@ -16,6 +16,7 @@ from ir import scalar
 from ir.graph import Graph, Node
 from ir.index import Index, flatten
 from ir.loops import Buffer, Kernel, Write
+from ir.op import Lowering
 from nncompiler.access import axis_variables, point
 from nncompiler.fuse import Fusion, Group, has_buffer, reads
 from nncompiler.lower import Names, lower, needs_memory
@@ -76,7 +77,15 @@ class _Placer:
         if has_buffer(node):
             self.early.append((self.names[node], buffer, node))
         else:
-            self.writes.setdefault(node, []).append(buffer)
+            self._write(node, buffer)
+
+    def _write(self, node: Node, buffer: str) -> None:
+        """A kernel may write its result to several buffers; a scatter, which adds, to one."""
+        targets = self.writes.setdefault(node, [])
+        if targets and node.op.lowering is Lowering.SCATTER:
+            self.late.append((targets[0], buffer, node))
+        else:
+            targets.append(buffer)
 
     def _update(self, id: str, node: Node, unsafe: set[str]) -> None:
         leaf = next(n for n in self.graph.inputs if n.attrs["id"] == id)
@@ -91,9 +100,9 @@ class _Placer:
             if has_buffer(node):
                 self.early.append((self.names[node], buffer, leaf))
             else:
-                self.writes.setdefault(node, []).append(buffer)
+                self._write(node, buffer)
             return
-        self.writes.setdefault(node, []).append(target)
+        self._write(node, target)
         self.donated.setdefault(self.fusion.owner[node], []).append(target)
 
     # ------------------------------------------------------------ order

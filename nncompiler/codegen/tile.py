@@ -19,6 +19,7 @@ from nncompiler.codegen.statements import Writer
 from nncompiler.schedule.heuristics import cost_of
 
 LATENCY_HIDDEN = 8  # independent multiply-adds in flight: two units, four cycles each
+SINGLE_ROW = 8  # vectors of a tile with one row
 WRITTEN_OUT = 64  # instructions of an epilogue that is repeated for every vector of the tile
 
 
@@ -38,15 +39,42 @@ class _Tiles:
     # ------------------------------------------------------------ blocks
 
     def columns(self) -> None:
+        """All blocks of columns; a batch of one runs through wider ones, which memory likes more:
+        it is bound by the stream of the right operand."""
+        t, e = self.t, self.e
+        wide = min(SINGLE_ROW, -(-self._columns // t.lanes))
+        if isinstance(t.m.extent, int) or wide <= t.vectors or not self._is_contiguous:
+            self.blocks(t.vectors, t.rows)
+            return
+        one, many, done = (e.new_label(hint) for hint in ("one", "many", "done"))
+        e.branch_if(e.icmp("eq", self.w.extent(t.m.extent), constant(1, i64)), one, many)
+        for label, vectors, rows in ((one, wide, (1,)), (many, t.vectors, t.rows)):
+            e.label(label)
+            self.w.push()
+            self.blocks(vectors, rows)
+            self.w.pop()
+            e.branch(done)
+        e.label(done)
+
+    @property
+    def _columns(self) -> int:
+        extent = self.t.n.extent
+        assert isinstance(extent, int), "columns have a constant extent"
+        return extent
+
+    @property
+    def _is_contiguous(self) -> bool:
+        """Are all columns of a row of the right operand neighbours (not packed into blocks)?"""
+        return self.t.rhs.index.coefficient(self.t.n) == 1
+
+    def blocks(self, vectors: int, rows: tuple[int, ...]) -> None:
         """Whole blocks of columns, then what is left, its last vector under a mask."""
         t = self.t
-        extent = t.n.extent
-        assert isinstance(extent, int), "columns have a constant extent"
-        width = t.vectors * t.lanes
+        extent, width = self._columns, vectors * t.lanes
         whole = extent // width * width
 
         def block(n: Value, _: list[Value]) -> list[Value]:
-            self.rows(n, t.vectors, None)
+            self.rows(rows, n, vectors, None)
             return []
 
         self.w.loop(constant(0, i64), constant(whole, i64), width, [], block)
@@ -57,13 +85,15 @@ class _Tiles:
             mask = None
             if rest < t.lanes:
                 mask = self.e.lane_mask(constant(rest, i64), t.lanes)
-            self.rows(constant(whole, i64), vectors, mask)
+            self.rows(rows, constant(whole, i64), vectors, mask)
 
-    def rows(self, n: Value, vectors: int, mask: Value | None) -> None:
+    def rows(
+        self, heights: tuple[int, ...], n: Value, vectors: int, mask: Value | None
+    ) -> None:
         """Tall tiles first; flatter ones serve the rows that are left."""
         start = constant(0, i64)
         total = self.w.extent(self.t.m.extent)
-        for height in self.t.rows:
+        for height in heights:
             stop = self._stop(start, total, height)
 
             def block(m: Value, _: list[Value], height: int = height) -> list[Value]:

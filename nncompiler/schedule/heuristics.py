@@ -127,7 +127,7 @@ def tile_shape(rows: Dim, columns: int, lanes: int, registers: int) -> tuple[int
     """(vectors, rows) of a register tile: rows * vectors accumulators, `vectors` of the right
     operand and one broadcast must fit. Wide tiles read the left operand less often."""
     needed = max(1, -(-columns // lanes))
-    widest = 4 if registers >= 32 else 2
+    widest = (8 if rows == 1 else 4) if registers >= 32 else 2
     vectors = min(needed, widest)
     if needed > widest:
         # fewest wasted vectors in the last tile, wide tiles first
