@@ -142,14 +142,17 @@ def tile_shape(rows: Dim, columns: int, lanes: int, registers: int) -> tuple[int
 def tile_rows(m: Dim, height: int) -> tuple[int, ...]:
     """Heights of the tiles that together serve `m` rows, tall ones first.
 
-        64, 6   ->  6, 4          batch, 4  ->  4, 1
+        64, 6   ->  4          17, 6  ->  6, 5          batch, 4  ->  4, 1
+
+    One height for all is best: every height is a piece of code of its own.
     """
     if not isinstance(m, int):
         return tuple(dict.fromkeys((height, *((2,) if height >= 8 else ()), 1)))
     if m <= height:
         return (max(m, 1),)
+    for even in range(height, height // 2, -1):
+        if m % even == 0:
+            return (even,)
     count = -(-m // height)
     even = -(-m // count)
-    if m % even == 0:
-        return (even,)
     return even, m % even
