@@ -187,7 +187,9 @@ def test_wrong_calls_raise_and_leave_the_model_alone(name: str, model: nnc.Model
     assert all(np.array_equal(model.state[k], before[k]) for k in before)
 
 
-@pytest.mark.parametrize("name", [n for n in WRONG_CALLS if n not in ("unknown stage", "bound run")])
+@pytest.mark.parametrize(
+    "name", [n for n in WRONG_CALLS if n not in ("unknown stage", "bound run")]
+)
 def test_the_reference_raises_the_same(name: str, model: nnc.Model) -> None:
     call, error, _ = WRONG_CALLS[name]
     with pytest.raises(error):

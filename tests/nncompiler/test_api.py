@@ -29,7 +29,9 @@ def run_python(text: str, *path: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_import_loads_neither_networkx_nor_llvmlite() -> None:
-    text = "import nncompiler, sys; print([m for m in ('networkx', 'llvmlite') if m in sys.modules])"
+    text = (
+        "import nncompiler, sys; print([m for m in ('networkx', 'llvmlite') if m in sys.modules])"
+    )
     assert run_python(text).stdout.strip() == "[]"
 
 
@@ -246,7 +248,7 @@ def test_reference_keeps_its_own_parameters() -> None:
     model.step(X, T)
     np.testing.assert_array_equal(model.reference.forward(X), before)
     assert model.reference.step(X, T) > 0
-    loss, gradients = model.reference.backward(X, T)
+    _, gradients = model.reference.backward(X, T)
     assert set(gradients) == set(model.parameters)
 
 

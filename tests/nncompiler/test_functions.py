@@ -187,22 +187,14 @@ def test_functions_on_plain_arrays_are_numpys() -> None:
 
 
 X = np.random.default_rng(5).uniform(0.2, 2.0, (3, 4))
+UNARY = """exp log log1p expm1 sqrt tanh sin cos floor ceil sign abs absolute negative square
+reciprocal sum prod max min mean var std argmax argmin ravel transpose flip zeros_like ones_like
+round amax amin"""
+BINARY = """add subtract multiply divide power maximum minimum equal not_equal less less_equal
+greater greater_equal"""
 LIKE_NUMPY: dict[str, tuple[Any, ...]] = {
-    **{
-        name: (X,)
-        for name in (
-            "exp log log1p expm1 sqrt tanh sin cos floor ceil sign abs absolute negative square "
-            "reciprocal sum prod max min mean var std argmax argmin ravel transpose flip "
-            "zeros_like ones_like round amax amin"
-        ).split()
-    },
-    **{
-        name: (X, X[0] + 0.5)
-        for name in (
-            "add subtract multiply divide power maximum minimum equal not_equal less less_equal "
-            "greater greater_equal"
-        ).split()
-    },
+    **dict.fromkeys(UNARY.split(), (X,)),
+    **dict.fromkeys(BINARY.split(), (X, X[0] + 0.5)),
     "logical_and": (X > 1, X < 1.5),
     "logical_or": (X > 1, X < 0.5),
     "logical_xor": (X > 1, X < 1.5),
