@@ -35,7 +35,7 @@ def test_summary_prints_layers_kernels_and_memory(capsys: pytest.CaptureFixture[
     for part in ("hidden1", "f32[batch,128]", "8,320", "17,226 parameters", "kernels", "arena"):
         assert part in text
     kernels = model.program("step").artifact.plan.kernels
-    assert f"training step: {len(kernels)} kernels" in text
+    assert f"training step: {len(kernels)} kernels (" in text
     assert all(kernel.label in text for kernel in kernels)
 
 
