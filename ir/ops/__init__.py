@@ -72,7 +72,7 @@ from ir.ops.indexing import (
     take_along_axis,
 )
 from ir.ops.leaves import constant, extent, input, iota
-from ir.ops.pieces import concatenate, flip, pad, slice_, slice_axis, stack
+from ir.ops.pieces import concatenate, dilate, flip, pad, slice_, slice_axis, stack
 from ir.ops.random import normal, random_bits, threefry2x32, uniform
 from ir.ops.reductions import (
     all,
@@ -99,6 +99,7 @@ from ir.ops.views import (
     swapaxes,
     transpose,
 )
+from ir.ops.windows import diagonal, first_max, fold, window
 
 define_operators(
     {
@@ -148,6 +149,8 @@ __all__ = [
     "constant",
     "contract",
     "cos",
+    "diagonal",
+    "dilate",
     "div",
     "dot",
     "einsum",
@@ -157,8 +160,10 @@ __all__ = [
     "expand_dims",
     "expm1",
     "extent",
+    "first_max",
     "flip",
     "floor",
+    "fold",
     "full",
     "full_like",
     "gather",
@@ -227,5 +232,6 @@ __all__ = [
     "uniform_value",
     "var",
     "where",
+    "window",
     "xor",
 ]

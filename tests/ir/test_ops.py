@@ -131,8 +131,8 @@ def plain(op: Op, y: Node, arrays: list[np.ndarray], attrs: Any) -> np.ndarray:
                 result[p] = SCALAR[name](*(a[p].item() for a in arrays), **attrs)
         case Lowering.VIEW, _:
             return moved(op, y, arrays, attrs)
-        case Lowering.REDUCE, name:
-            combine, start = COMBINE[name]
+        case Lowering.REDUCE, _:
+            combine, start = COMBINE[op.combine or ""]
             x = np.moveaxis(arrays[0], attrs["axes"], range(len(attrs["axes"])))
             x = x.reshape(-1, *shape) if x.size else np.zeros((0, *shape))
             for p in points(shape):
@@ -159,6 +159,12 @@ def plain(op: Op, y: Node, arrays: list[np.ndarray], attrs: Any) -> np.ndarray:
             for p in points(indices.shape):
                 if 0 <= indices[p] < attrs["size"]:
                     result[indices[p]] += updates[p]
+        case Lowering.FOLD, _:
+            window, sizes = REGISTRY["window"], arrays[0].shape[len(shape) :]
+            given = {k: v for k, v in attrs.items() if k != "extents"} | {"sizes": sizes}
+            for p in points(arrays[0].shape):
+                (source,) = window.sources(tuple(Index.of(i) for i in p), [y.type], **given)
+                result[tuple(i.evaluate({}) for i in source.indices)] += arrays[0][p]
         case Lowering.LEAF, "constant":
             return np.frombuffer(attrs["value"].data, y.dtype.numpy).reshape(shape)
         case Lowering.LEAF, "iota":
