@@ -1,66 +1,24 @@
 """Takes the values that a node's edges bring and its attributes, gives the node's value.
 
 One function per kind: what comes first are the operands (`*values` for any number), the keywords
-are the node's attributes. Activations and primitives are kinds under their own names.
+are the node's attributes.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ir import ops
-from ir.graph import Node, make
-from ir.op import REGISTRY, Lowering, Op
-from ir.types import DType, Extent, as_dim, bind_dim, boolean, dtype_of, multiply
-from nncompiler.frontend.activations import ACTIVATIONS, make_activation, parameters_of
+from ir.graph import Node
+from ir.types import DType, bind_dim, boolean, dtype_of, multiply
+from nncompiler.frontend.activations import make_activation
+from nncompiler.frontend.kinds import checked_shape, count, kind
 from nncompiler.frontend.site import Site
-
-REQUIRED = inspect.Parameter.empty
-
-
-@dataclass(frozen=True)
-class Kind:
-    """An `op` of a layer graph. `operands` is None where any number above 0 is taken."""
-
-    name: str
-    build: Callable[..., Node]
-    operands: tuple[str, ...] | None
-    attributes: Mapping[str, Any]
-
-
-KINDS: dict[str, Kind] = {}
-
-
-def kind(build: Callable[..., Node], name: str = "") -> Callable[..., Node]:
-    """Enter a function (site, operands, *, attributes) as a kind under its name."""
-    parameters = list(inspect.signature(build).parameters.values())[1:]
-    variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    operands = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
-    attributes = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    name = name or build.__name__.removesuffix("_")
-    KINDS[name] = Kind(name, build, None if variadic else operands, attributes)
-    return build
-
-
-def find_kind(name: str) -> Kind | None:
-    """The kind of that name: a layer, an activation or a primitive; None if there is none."""
-    if name in KINDS:
-        return KINDS[name]
-    if name in ACTIVATIONS:
-        return _activation_kind(name)
-    return _primitive_kind(REGISTRY[name]) if name in _primitive_names() else None
-
-
-def kind_names() -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*KINDS, *ACTIVATIONS, *_primitive_names())))
-
 
 # --------------------------------------------------------------------------- leaves
 
@@ -155,10 +113,10 @@ def activate(site: Site, z: Node, activation: object) -> Node:
 
 @kind
 def activation(site: Site, x: Node, *, function: object) -> Node:
-    return _activate_only(site, x, function)
+    return activate_only(site, x, function)
 
 
-def _activate_only(site: Site, x: Node, function: object) -> Node:
+def activate_only(site: Site, x: Node, function: object) -> Node:
     """As `activate`, where x is another node's value and keeps that name."""
     name, call = make_activation(function)
     y = call(x)
@@ -308,77 +266,5 @@ def argmin(site: Site, x: Node, *, axis: int = -1) -> Node:
     return ops.argmin(x, axis)
 
 
-# --------------------------------------------------------------------------- by name
-
-
-def _activation_kind(name: str) -> Kind:
-    def build(site: Site, x: Node, **parameters: Any) -> Node:
-        return _activate_only(site, x, (name, parameters))
-
-    return Kind(name, build, ("x",), parameters_of(name))
-
-
-def _primitive_names() -> tuple[str, ...]:
-    leaves = Lowering.LEAF
-    return tuple(n for n, op in REGISTRY.items() if op.lowering is not leaves or n == "iota")
-
-
-def _primitive_kind(op: Op) -> Kind:
-    """A kind from an op's record: its operands and attributes are those of its test samples."""
-    sample = op.samples()[0]
-    function = getattr(ops, op.name, None) or getattr(ops, f"{op.name}_", None)
-
-    def build(site: Site, *values: Node, **attrs: Any) -> Node:
-        known = {k: _attribute(k, v) for k, v in attrs.items()}
-        if op.lowering is Lowering.MAP and function is not None:
-            result = function(*values, **known)
-            assert isinstance(result, Node)
-            return result
-        return make(op, *values, **known)
-
-    operands = tuple("abcdef"[: len(sample.arrays)])
-    return Kind(op.name, build, operands, dict.fromkeys(sample.attrs, REQUIRED))
-
-
-def _attribute(name: str, value: Any) -> Any:
-    if name == "dtype":
-        return dtype_of(value)
-    if name == "shape":
-        return tuple(as_dim(v) for v in value)
-    return tuple(value) if isinstance(value, list) else value
-
-
-# --------------------------------------------------------------------------- checks
-
-
 def _dtype(site: Site, dtype: object) -> DType:
     return site.program.dtype if dtype is None else dtype_of(dtype)
-
-
-def count(name: str, value: Any) -> int:
-    """A whole number above 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} has to be a whole number, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} has to be at least 1, not {value}")
-    return int(value)
-
-
-def checked_shape(shape: Sequence[Any], *, symbols: bool = True) -> tuple[int | Extent, ...]:
-    """The extents of a shape; a symbol may stand only in front."""
-    if isinstance(shape, (str, bytes)) or not isinstance(shape, Sequence):
-        raise TypeError(f"shape has to be a tuple such as ('batch', 64), not {shape!r}")
-    dims = []
-    for axis, dim in enumerate(shape):
-        known = as_dim(dim)
-        if isinstance(known, Extent) and not symbols:
-            raise ValueError(f"the symbolic extent '{dim}' in shape {tuple(shape)} of a parameter")
-        if isinstance(known, Extent) and axis > 0:
-            raise ValueError(
-                f"symbolic extent '{dim}' on axis {axis} of shape {tuple(shape)}: a symbol may "
-                "stand only in the first entry"
-            )
-        if isinstance(known, int) and known < 0:
-            raise ValueError(f"negative extent {dim} in shape {tuple(shape)}")
-        dims.append(known)
-    return tuple(dims)

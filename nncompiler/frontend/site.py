@@ -207,6 +207,29 @@ class Site:
             self.program.ends.setdefault(result, (activation, seen))
         return result
 
+    def state(self, suffix: str, initial: Array) -> Node:
+        """The persistent value `owner.suffix` that no optimizer changes; see `advance`."""
+        id = f"{self.owner}.{suffix}"
+        check_id(id)
+        if id in self.program.parameters or id in self.program.inputs:
+            raise ValueError(f"duplicate name: '{id}' is also a parameter or an input")
+        known = self.program.states.get(id)
+        if known is None:
+            array = np.asarray(initial, self.program.dtype.numpy)
+            known = State(ops.input(id, self.program.dtype, array.shape), array)
+            self.program.states[id] = known
+        elif not self.shared or known.initial.shape != np.shape(initial):
+            raise ValueError(
+                f"duplicate name: two layers keep '{id}', of shapes {known.initial.shape} and "
+                f"{np.shape(initial)}; give both the same share=... if it is meant to be one"
+            )
+        return known.node
+
+    def advance(self, state: Node, change: Callable[[Node], Node]) -> None:
+        """Every training step replaces the state by change(state); layers that share it in turn."""
+        id = state.attrs["id"]
+        self.program.updates[id] = change(self.program.updates.get(id, state))
+
     def random_source(self) -> tuple[Node, Node]:
         """(seed, counter): two u32 scalars; the counter is advanced by every training step."""
         nodes = []
