@@ -52,10 +52,17 @@ def choose_rows(kernel: Kernel, target: Target) -> tuple[Directive, ...]:
     directives: list[Directive] = []
     if candidates:
         best = min(reversed(candidates), key=lambda v: row_cost(kernel, v, lanes))
-        directives.append(Vectorize(best.name, lanes))
+        directives.append(Vectorize(best.name, fitting_lanes(best.extent, lanes)))
     if kernel.axes:
         directives.append(Parallel(kernel.axes[0].name, 1))
     return tuple(directives)
+
+
+def fitting_lanes(extent: Dim, lanes: int) -> int:
+    """Vectors no wider than a short axis: whole short vectors need no mask."""
+    if not isinstance(extent, int) or extent >= lanes:
+        return lanes
+    return max(2, 1 << (extent - 1).bit_length())
 
 
 def row_cost(kernel: Kernel, axis: Var, lanes: int) -> float:
@@ -95,7 +102,7 @@ def choose_contract(
     far apart (a transposed matrix).
     """
     (reduction,) = kernel.reductions
-    lanes = target.lanes(reduction.value.dtype)
+    lanes = fitting_lanes(n.extent, target.lanes(reduction.value.dtype))
     packs: list[Directive] = []
     vectors, height = tile_shape(m.extent, size_of(n.extent), lanes, target.registers)
     if rhs.index.coefficient(n) != 1 or _is_far_apart(kernel, m, n, rhs):
