@@ -125,19 +125,24 @@ def activate_only(site: Site, x: Node, function: object) -> Node:
 
 
 @kind
-def dropout(site: Site, x: Node, *, rate: float) -> Node:
+def dropout(site: Site, x: Node, *, rate: float, spatial: bool = False) -> Node:
     """Zeros with probability `rate`, the rest scaled by 1 / (1 - rate); x itself at inference.
 
+    With `spatial` whole channels (axis 1) are dropped, all their places together.
     The mask is a function of seed, counter and this node's name, so it is never stored.
     """
+    if spatial and x.ndim < 3:
+        raise ValueError("spatial dropout needs a value of shape (batch, channels, space...)")
     if isinstance(rate, bool) or not 0.0 <= rate < 1.0:
         raise ValueError(f"rate has to be in [0, 1), not {rate!r}")
     if not site.program.training or rate == 0.0:
         return x
     seed, counter = site.random_source()
     key = (ops.constant(site.number, "u32"), seed)
-    drawn = ops.uniform(key, counter, x.shape, x.dtype)
-    mask = site.call_it(drawn >= float(rate), "mask")
+    shape = x.shape[:2] if spatial else x.shape
+    mask = site.call_it(ops.uniform(key, counter, shape, x.dtype) >= float(rate), "mask")
+    if spatial:
+        mask = ops.reshape(mask, (*shape, *(1 for _ in x.shape[2:])))
     return ops.where(mask, x * (1.0 / (1.0 - rate)), 0.0)
 
 

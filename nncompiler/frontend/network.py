@@ -97,7 +97,8 @@ def read_layers(
         results = {str(n): values[n] for n in wanted}
         ends = {k: program.ends[v] for k, v in results.items() if v in program.ends}
         names, updates = dict(program.names), dict(program.updates)
-        return program, Built(results, names, updates, ends, tuple(program.layers))
+        layers, checks = tuple(program.layers), dict(program.checks)
+        return program, Built(results, names, updates, ends, layers, checks)
 
     program, _ = run(False)
     trained, _ = run(True)

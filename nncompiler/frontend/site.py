@@ -60,7 +60,8 @@ class Layer:
 class Built:
     """The graph of a network: outputs by name, names of values, new values of states.
 
-    `ends` holds the outputs that end in softmax, log_softmax or sigmoid: (its name, what it saw).
+    `ends` holds the outputs that end in softmax, log_softmax or sigmoid: (its name, what it saw);
+    `checks` the low <= number < high that inputs of whole numbers have to keep, by input.
     """
 
     outputs: dict[str, Node]
@@ -68,6 +69,7 @@ class Built:
     updates: dict[str, Node]
     ends: dict[str, tuple[str, Node]]
     layers: tuple[Layer, ...]
+    checks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def logits(self) -> dict[str, Node]:
@@ -131,6 +133,7 @@ class Program:
     names: dict[Node, str] = field(default_factory=dict)
     ends: dict[Node, tuple[str, Node]] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
+    checks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -229,6 +232,12 @@ class Site:
         """Every training step replaces the state by change(state); layers that share it in turn."""
         id = state.attrs["id"]
         self.program.updates[id] = change(self.program.updates.get(id, state))
+
+    def check_range(self, source: Node, low: int, high: int) -> None:
+        """Refuse calls whose whole numbers in the input `source` are not in low .. high - 1."""
+        id = source.attrs["id"]
+        known = self.program.checks.get(id, (low, high))
+        self.program.checks[id] = (max(low, known[0]), min(high, known[1]))
 
     def random_source(self) -> tuple[Node, Node]:
         """(seed, counter): two u32 scalars; the counter is advanced by every training step."""
