@@ -41,10 +41,6 @@ def cost_of(s: Scalar) -> int:
     return CHEAP_COST if CHEAP in REGISTRY[s.name].flags else DEAR_COST
 
 
-def is_dear(s: Scalar) -> bool:
-    return cost_of(s) >= DEAR_COST
-
-
 def choose_rows(kernel: Kernel, target: Target) -> tuple[Directive, ...]:
     """Which axis of a row kernel runs over the lanes: the one with the smallest estimated cost."""
     lanes = kernel_lanes(kernel, target)
