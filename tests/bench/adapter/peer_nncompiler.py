@@ -20,6 +20,7 @@ from session import Session  # the harness's
 if importlib.util.find_spec("nncompiler") is None:  # not installed: from this repository
     sys.path.append(str(Path(__file__).resolve().parents[3]))
 
+IMAGES = ("lenet", "deconv_ae")
 NAME, IMPORTS = "nncompiler", ["nncompiler"]
 
 
@@ -28,6 +29,8 @@ def env(threads: int, variant: str) -> dict[str, str]:
 
 
 def variants(wl: Any) -> list[str]:
+    if wl.family in IMAGES and wl.kind == "train":
+        return ["call", "bound"]
     if wl.family == "mlp" and wl.kind == "train":
         native = wl.cfg.get("loop") or wl.cfg.get("epoch")
         return ["native"] if native else ["call", "bound"]
@@ -56,6 +59,8 @@ def build(wl: Any, data: Any, variant: str, threads: int) -> Session:
         return build_update(wl, data, options)
     if wl.family == "fused_elem":
         return build_elementwise(data)
+    if wl.family in IMAGES:
+        return build_images(wl, data, variant, options)
     return build_mlp(wl, data, variant, options)
 
 
@@ -110,6 +115,51 @@ def train_step(wl: Any, data: Any, variant: str, model: Any) -> Callable[[int], 
         bound = [model.bind(*batch) for batch in batches]
         return lambda i: bound[i % count]()
     return lambda i: model.step(*batches[i % count])
+
+
+# ------------------------------------------------------------------ networks of convolutions
+
+
+def build_images(wl: Any, data: Any, variant: str, options: Any) -> Session:
+    layers = lenet_layers() if wl.family == "lenet" else autoencoder_layers()
+    g = nx.DiGraph()
+    g.add_node("x", op="input", shape=("batch", *data.batches[0][0].shape[1:]))
+    for name, attributes in layers.items():
+        g.add_node(name, **attributes)
+    nx.add_path(g, ["x", *layers])
+    losses = {"ce": "cross_entropy", "mse": "mse"}
+    model = nnc.compile(g, loss=losses[wl.loss], optimizer=optimizer(wl), options=options)
+    for name in model.parameters:
+        layer, _, suffix = name.partition(".")
+        key = suffix[0] + layer if layer.isdigit() else layer + suffix[0]
+        model.parameters[name][...] = data.params[key]
+    return Session(train_step(wl, data, variant, model), loss=float)
+
+
+def lenet_layers() -> dict[str, dict[str, Any]]:
+    conv = {"op": "conv", "kernel_size": 5, "activation": "relu"}
+    dense = {"op": "dense", "activation": "relu"}
+    return {
+        "c0": {**conv, "filters": 6, "padding": 2},
+        "pool0": {"op": "max_pool", "pool_size": 2},
+        "c1": {**conv, "filters": 16},
+        "pool1": {"op": "max_pool", "pool_size": 2},
+        "flat": {"op": "flatten"},
+        "0": {**dense, "units": 120},
+        "1": {**dense, "units": 84},
+        "2": {"op": "dense", "units": 10},
+    }
+
+
+def autoencoder_layers() -> dict[str, dict[str, Any]]:
+    down = {"op": "conv", "kernel_size": 3, "strides": 2, "padding": 1, "activation": "relu"}
+    up = {"op": "conv_transpose", "kernel_size": 4, "strides": 2, "padding": 1}
+    return {
+        "c0": {**down, "filters": 16},
+        "c1": {**down, "filters": 32},
+        "d0": {**up, "filters": 16, "activation": "relu"},
+        "d1": {**up, "filters": 1, "activation": "sigmoid"},
+    }
 
 
 # ------------------------------------------------------------------ the other families
