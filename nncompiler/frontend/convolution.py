@@ -17,6 +17,7 @@ from ir.types import Dim
 from nncompiler.frontend.kinds import count, kind
 from nncompiler.frontend.layers import activate
 from nncompiler.frontend.site import Site
+from nncompiler.frontend.weights import make_weight
 
 Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
@@ -42,6 +43,8 @@ def conv(
     bias_initializer: object = "zeros",
     regularizer: object = None,
     trainable: bool = True,
+    spectral_norm: bool = False,
+    weight_norm: bool = False,
 ) -> Node:
     """activation(convolution of x with weight + bias), weight (filters, channels / groups, ...).
 
@@ -54,13 +57,16 @@ def conv(
     gaps = per_axis("dilation", dilation, rank)
     channels = _grouped("channels", x.shape[1], groups)
     kernels = _grouped("filters", count("filters", filters), groups) * groups
-    weight = site.parameter(
-        "weight",
+    weight = make_weight(
+        site,
         (kernels, channels, *sizes),
+        units=0,
         fans=(channels * math.prod(sizes), kernels * math.prod(sizes)),
         initializer=initializer,
         regularizer=regularizer,
         trainable=trainable,
+        spectral_norm=spectral_norm,
+        weight_norm=weight_norm,
     )
     pads = paddings(padding, extents, sizes, steps, gaps)
     z = convolve(x, _kernel(weight, mode), steps, pads, gaps, groups)
@@ -88,6 +94,8 @@ def conv_transpose(
     bias_initializer: object = "zeros",
     regularizer: object = None,
     trainable: bool = True,
+    spectral_norm: bool = False,
+    weight_norm: bool = False,
 ) -> Node:
     """The adjoint of a convolution: every element of x adds a multiple of the kernel to the result.
 
@@ -103,13 +111,16 @@ def conv_transpose(
     more = per_axis("output_padding", output_padding, rank, least=0)
     channels = _grouped("channels", x.shape[1], groups) * groups
     kernels = _grouped("filters", count("filters", filters), groups)
-    weight = site.parameter(
-        "weight",
+    weight = make_weight(
+        site,
         (channels, kernels, *sizes),
+        units=1,
         fans=(channels // groups * math.prod(sizes), kernels * groups * math.prod(sizes)),
         initializer=initializer,
         regularizer=regularizer,
         trainable=trainable,
+        spectral_norm=spectral_norm,
+        weight_norm=weight_norm,
     )
     full = tuple(
         max((e - 1) * s + (k - 1) * d + 1, 0) if e else 0

@@ -19,6 +19,7 @@ from ir.types import DType, bind_dim, boolean, dtype_of, multiply
 from nncompiler.frontend.activations import make_activation
 from nncompiler.frontend.kinds import checked_shape, count, kind
 from nncompiler.frontend.site import Site
+from nncompiler.frontend.weights import make_weight
 
 # --------------------------------------------------------------------------- leaves
 
@@ -72,19 +73,24 @@ def dense(
     bias_initializer: object = "zeros",
     regularizer: object = None,
     trainable: bool = True,
+    spectral_norm: bool = False,
+    weight_norm: bool = False,
 ) -> Node:
-    """activation(x @ weight + bias), weight (inputs, units)."""
+    """activation(x @ weight + bias), weight (inputs, units); see `make_weight` for its norms."""
     units = count("units", units)
     inputs = x.shape[-1] if x.shape else None
     if not isinstance(inputs, int):
         raise ValueError("dense needs a value whose last axis is a number of features")
-    weight = site.parameter(
-        "weight",
+    weight = make_weight(
+        site,
         (inputs, units),
+        units=1,
         fans=(inputs, units),
         initializer=initializer,
         regularizer=regularizer,
         trainable=trainable,
+        spectral_norm=spectral_norm,
+        weight_norm=weight_norm,
     )
     z = ops.matmul(x, weight)
     if use_bias:

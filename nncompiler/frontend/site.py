@@ -27,7 +27,10 @@ RESERVED_PREFIXES = ("optimizer.", "random.", "target:", "grad:", "update:", "me
 
 @dataclass(frozen=True)
 class Parameter:
-    """A learned array. `is_weight` tells whether the model's regularizer applies to it."""
+    """A learned array. `is_weight` tells whether the model's regularizer applies to it.
+
+    `stream` names the parameter whose random numbers it is drawn from, itself where it is empty.
+    """
 
     name: str
     node: Node
@@ -36,6 +39,7 @@ class Parameter:
     regularizer: Regularizer | None
     is_weight: bool
     fans: Fans
+    stream: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,9 @@ COUNTER = "random.counter"
 
 
 def draw_parameter(parameter: Parameter, seed: int) -> Array:
-    rng = np.random.default_rng([seed % 2**64, zlib.crc32(parameter.name.encode())])
+    rng = np.random.default_rng(
+        [seed % 2**64, zlib.crc32((parameter.stream or parameter.name).encode())]
+    )
     shape = tuple(int(d) for d in parameter.node.shape)  # type: ignore[arg-type]
     try:
         values = parameter.initializer.draw(rng, shape, parameter.fans, parameter.node.dtype)
@@ -167,8 +173,12 @@ class Site:
         regularizer: object = None,
         trainable: bool = True,
         is_weight: bool = True,
+        stream: str = "",
     ) -> Node:
-        """The parameter `owner.suffix` (or `owner`); sites of one owner share it."""
+        """The parameter `owner.suffix` (or `owner`); sites of one owner share it.
+
+        `stream` is the suffix of the parameter whose random numbers it is drawn from.
+        """
         name = f"{self.owner}.{suffix}" if suffix else self.owner
         known = self.program.parameters.get(name)
         if known is not None:
@@ -179,7 +189,14 @@ class Site:
         drawn = self.program.initializer if initializer is None else make_initializer(initializer)
         node = ops.input(name, self.program.dtype, shape)
         self.program.parameters[name] = Parameter(
-            name, node, drawn, bool(trainable), make_regularizer(regularizer), is_weight, fans
+            name,
+            node,
+            drawn,
+            bool(trainable),
+            make_regularizer(regularizer),
+            is_weight,
+            fans,
+            f"{self.owner}.{stream}" if stream else "",
         )
         self.program.makers[name] = self
         return node
@@ -228,10 +245,13 @@ class Site:
             )
         return known.node
 
+    def latest(self, state: Node) -> Node:
+        """What the layers before this one make of the state in this step."""
+        return self.program.updates.get(state.attrs["id"], state)
+
     def advance(self, state: Node, change: Callable[[Node], Node]) -> None:
         """Every training step replaces the state by change(state); layers that share it in turn."""
-        id = state.attrs["id"]
-        self.program.updates[id] = change(self.program.updates.get(id, state))
+        self.program.updates[state.attrs["id"]] = change(self.latest(state))
 
     def check_range(self, source: Node, low: int, high: int) -> None:
         """Refuse calls whose whole numbers in the input `source` are not in low .. high - 1."""
