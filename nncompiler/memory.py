@@ -17,9 +17,11 @@ from ir.graph import Graph, Node
 from ir.index import Index, flatten
 from ir.loops import Buffer, Kernel, Write
 from ir.op import Lowering
+from ir.op import Lowering
 from nncompiler.access import axis_variables, point
 from nncompiler.fuse import Fusion, Group, has_buffer, reads
 from nncompiler.lower import Names, lower, needs_memory
+from nncompiler.sparse import tables_of
 
 UPDATE = "update:"
 
@@ -225,8 +227,10 @@ def _buffer_names(fusion: Fusion) -> dict[Node, str]:
     """A readable, unique name for every node that may have memory."""
     names: dict[Node, str] = {}
     taken: set[str] = set()
-    for number, node in enumerate(fusion.graph.nodes):
-        if not has_buffer(node) and node not in fusion.owner:
+    nodes = fusion.graph.nodes
+    tables = [t for n in nodes if n.op.lowering is Lowering.SPARSE for t in tables_of(n)]
+    for number, node in enumerate((*nodes, *tables)):
+        if node in names or (not has_buffer(node) and node not in fusion.owner):
             continue
         if node.op.name == "input":
             name = str(node.attrs["id"])

@@ -89,6 +89,7 @@ from ir.ops.reductions import (
     sum,
     var,
 )
+from ir.ops.sparse import Edges, pair_sums, sweep
 from ir.ops.views import (
     expand_dims,
     moveaxis,
@@ -130,6 +131,7 @@ define_operators(
 
 __all__ = [
     "REGISTRY",
+    "Edges",
     "abs",
     "add",
     "all",
@@ -196,6 +198,7 @@ __all__ = [
     "or_",
     "outer",
     "pad",
+    "pair_sums",
     "parse_spec",
     "pow",
     "prod",
@@ -222,6 +225,7 @@ __all__ = [
     "sub",
     "sum",
     "swapaxes",
+    "sweep",
     "take",
     "take_along_axis",
     "tanh",

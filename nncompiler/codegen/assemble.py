@@ -16,6 +16,7 @@ from ir.types import Dim, Extent
 from nncompiler.codegen.checks import Checks, check_function
 from nncompiler.codegen.costs import flops, moved
 from nncompiler.codegen.entry import Call, entry_text
+from nncompiler.codegen.sparse import write_sparse
 from nncompiler.codegen.statements import symbols_of, write_function
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.tile import write_tile
@@ -85,9 +86,8 @@ class _Module:
         self.names: dict[str, str] = {}
 
     def add(self, function: Function, label: str) -> str:
-        text = write_function(
-            function, "NAME", self.target, self.declarations, write_tile, write_transpose
-        )
+        recipes = (write_tile, write_transpose, write_sparse)
+        text = write_function(function, "NAME", self.target, self.declarations, *recipes)
         return self.names.setdefault(text, label)
 
     def text(self, entries: str) -> str:

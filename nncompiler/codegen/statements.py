@@ -18,9 +18,11 @@ from ir.loops import (
     Function,
     Init,
     Let,
+    PairSums,
     ScatterAdd,
     Stmt,
     Store,
+    Sweep,
     Tile,
     Transpose,
     statements,
@@ -46,9 +48,10 @@ class Writer(Expressions):
         symbols: Mapping[str, Value],
         tile: Callable[[Writer, Tile], None],
         transpose: Callable[[Writer, Transpose], None],
+        sparse: Callable[[Writer, Sweep | PairSums], None],
     ) -> None:
         super().__init__(emitter, pointers, buffers, symbols)
-        self._tile, self._transpose = tile, transpose
+        self._tile, self._transpose, self._sparse = tile, transpose, sparse
 
     def block(self, body: Sequence[Stmt]) -> None:
         for position, stmt in enumerate(body):
@@ -69,6 +72,8 @@ class Writer(Expressions):
                     self._tile(self, stmt)
                 case Transpose():
                     self._transpose(self, stmt)
+                case Sweep() | PairSums():
+                    self._sparse(self, stmt)
 
     # ------------------------------------------------------------ accumulators
 
@@ -398,6 +403,8 @@ def symbols_of(function: Function) -> tuple[str, ...]:
             case Transpose(row=row, column=column):
                 see(row.extent)
                 see(column.extent)
+            case Sweep(row=row) | PairSums(row=row):
+                see(row.extent)
             case ScatterAdd(buffer=buffer):
                 see(next(b.size for b in function.buffers if b.name == buffer))
     for s in _scalars(function.body):
@@ -418,6 +425,7 @@ def write_function(
     declarations: dict[str, None],
     tile: Callable[[Writer, Tile], None],
     transpose: Callable[[Writer, Transpose], None],
+    sparse: Callable[[Writer, Sweep | PairSums], None],
 ) -> str:
     """The LLVM definition of a kernel: buffers, then workspace, then symbols as arguments."""
     emitter = Emitter(target, declarations)
@@ -429,7 +437,7 @@ def write_function(
     buffers = {b.name: b for b in (*arguments, *function.scratch)}
     names = symbols_of(function)
     symbols = {s: Value(f"%s{i}", i64) for i, s in enumerate(names)}
-    writer = Writer(emitter, pointers, buffers, symbols, tile, transpose)
+    writer = Writer(emitter, pointers, buffers, symbols, tile, transpose, sparse)
     writer.block(function.body)
     emitter.do("ret void")
     parameters = [f"ptr {pointers[b.name]}" for b in arguments]
