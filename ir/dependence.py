@@ -15,9 +15,11 @@ from ir.loops import (
     For,
     Init,
     Let,
+    PairSums,
     ScatterAdd,
     Stmt,
     Store,
+    Sweep,
     Tile,
     Transpose,
     statements,
@@ -58,6 +60,10 @@ def scalars(stmt: Stmt) -> tuple[Scalar, ...]:
             return (row, v)
         case Tile(lhs=lhs, rhs=rhs):
             return (lhs, rhs)
+        case Sweep(x=x, extras=extras, weights=weights):
+            return (*(() if x is None else (x,)), *extras, weights)
+        case PairSums(a=a, b=b):
+            return (a, b)
         case For():
             return ()
 
@@ -90,6 +96,9 @@ def _accesses(body: Iterable[Stmt], path: Path) -> Iterator[Access]:
                 yield Access("store", buffer, index, inner)
             case ScatterAdd(buffer=buffer):
                 yield Access("add", buffer, None, path)
+            case Sweep(outputs=outputs) | PairSums(outputs=outputs):
+                for buffer in outputs:
+                    yield Access("store", buffer, None, inner)
 
 
 def _step(loop: For) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ir.dependence import independent
 from ir.index import Index
+from ir.interpret_sparse import run_sparse
 from ir.loops import (
     Accumulate,
     Buffer,
@@ -23,9 +24,11 @@ from ir.loops import (
     Init,
     Kernel,
     Let,
+    PairSums,
     ScatterAdd,
     Stmt,
     Store,
+    Sweep,
     Tile,
     Transpose,
 )
@@ -125,6 +128,8 @@ class _Machine:
                     self._store(buffer, index, value)
                 case ScatterAdd():
                     self._scatter(stmt)
+                case Sweep() | PairSums():
+                    run_sparse(stmt, self.arrays, self.symbols)
                 case Tile() | Transpose():
                     if stmt not in self.nests:
                         self.nests[stmt] = block_loops(stmt)

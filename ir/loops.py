@@ -10,6 +10,8 @@ stmt    = For(var, extent, step, kind, body)      kind: serial | parallel | vect
         | ScatterAdd(buffer, index, rows, value)  buffer[index + row * stride] += value
         | Transpose(buffer, index, row, column, value)   a copy that swaps two axes
         | Tile(m, n, k, acc, lhs, rhs, epilogue)  the micro-kernel of a contraction
+        | Sweep(x, extras, weights, tables, ...)  sums along the edges of a graph, node after node
+        | PairSums(a, b, ...)                     sums of products of pairs of columns
 function = Function(label, buffers, body)
 """
 
@@ -76,6 +78,7 @@ class Kernel:
                         ones), then the writes
     recipe "contract":  one sum of a product of two loads over `reduce_axes`, then writes per point
     recipe "scatter":   rows added at an index
+    recipe "sparse":    one statement on the columns of a graph
     `label` says what was fused into it (`dense1_bias_relu`); `nodes` which values it computes.
     """
 
@@ -89,6 +92,7 @@ class Kernel:
     scatter: Scatter | None = None
     schedule: tuple[Directive, ...] = ()
     nodes: tuple[str, ...] = field(default=())
+    sparse: Sweep | PairSums | None = None
 
 
 # --------------------------------------------------------------------------- schedules
@@ -235,7 +239,62 @@ class Tile:
     unroll: int
 
 
-Stmt = For | Let | Init | Accumulate | Store | ScatterAdd | Transpose | Tile
+@dataclass(frozen=True, eq=False, slots=True)
+class Sweep:
+    """The micro-kernel of `sweep` (ir/ops/sparse.py has the meaning of the tables):
+
+        for i in 0 .. row.extent (vectors * lanes rows at a time):
+            state[m] = x                                            for every source column m
+            for every node n in the order of the table `rows`:
+                z = sum of weights[number] * state[slot]            over its edges
+                outputs[i * kept + place] = z                       where it has a place
+                state[sources + n] = formula(z, extras)
+
+    `state` is a workspace with the rows of one step side by side for every slot.
+    """
+
+    row: Var
+    column: Var  # of nodes: what the extras are read at
+    source: Var  # of x
+    edge: Var  # of weights
+    x: Scalar | None
+    extras: tuple[Scalar, ...]
+    weights: Scalar
+    tables: tuple[str, str, str]  # buffers of runs, rows, edges
+    runs: int
+    formulas: tuple[str, ...]
+    outputs: tuple[str, ...]
+    kept: int
+    lanes: int = 1
+    vectors: int = 1
+    state: str = ""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PairSums:
+    """The micro-kernel of `pair_sums`:
+
+        outputs[e] = sum over the rows of a[row, lefts[e]] * b[row, rights[e]]
+
+    A `chunk` of rows at a time, copied so that the rows of a column stand side by side in the
+    workspaces `copies`.
+    """
+
+    row: Var
+    left: Var
+    right: Var
+    pair: Var
+    a: Scalar
+    b: Scalar
+    lefts: str
+    rights: str
+    outputs: tuple[str, ...]
+    lanes: int = 1
+    chunk: int = 1
+    copies: tuple[str, str] = ("", "")
+
+
+Stmt = For | Let | Init | Accumulate | Store | ScatterAdd | Transpose | Tile | Sweep | PairSums
 
 
 @dataclass(frozen=True, slots=True)

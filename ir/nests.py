@@ -42,6 +42,8 @@ def plain_loops(kernel: Kernel) -> Function:
         zero = Store(s.buffer, Index.of(element), const(0, s.value.dtype))
         before = _nest((element,), "parallel", [zero])
         body.append(ScatterAdd(s.buffer, s.index, s.row, s.stride, s.value))
+    if kernel.sparse is not None:
+        return Function(kernel.label, kernel.buffers, (kernel.sparse,))
     loops = (*before, *_nest(kernel.axes, "parallel", body))
     return Function(kernel.label, kernel.buffers, loops)
 

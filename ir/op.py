@@ -27,6 +27,8 @@ class Lowering(enum.Enum):
     CONTRACT = "contract"  # einsum of two operands
     GATHER = "gather"  # rows picked by an index tensor
     SCATTER = "scatter"  # rows added at an index tensor
+    SPARSE = "sparse"  # sums along the edges of a graph of columns
+    FOLD = "fold"  # adjoint of a window; simplify writes it as a contraction or a sum over views
 
 
 COMMUTATIVE = "commutative"

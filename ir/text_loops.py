@@ -22,9 +22,11 @@ from ir.loops import (
     Init,
     Kernel,
     Let,
+    PairSums,
     ScatterAdd,
     Stmt,
     Store,
+    Sweep,
     Tile,
     Transpose,
 )
@@ -45,6 +47,8 @@ def print_kernel(kernel: Kernel) -> str:
         lines.append(f"  {r.name} = {r.combine} over {over or 'nothing'} of {render(r.value)}")
     if (s := kernel.scatter) is not None:
         lines.append(f"  {_scatter(s.buffer, s.index, s.row, s.stride, s.value)}")
+    if kernel.sparse is not None:
+        lines += _sparse(kernel.sparse, "  ")
     for w in kernel.writes:
         points = f"  // for every {over}" if w.inner and over else ""
         lines.append(f"  {w.buffer}[{w.index}] = {render(w.value)}{points}")
@@ -79,6 +83,8 @@ def _lines(body: Iterable[Stmt], indent: str) -> Iterator[str]:
                 yield f"{indent}}}"
             case Tile():
                 yield from _tile(stmt, indent)
+            case Sweep() | PairSums():
+                yield from _sparse(stmt, indent)
             case Transpose():
                 store = f"{stmt.buffer}[{stmt.index}] = {render(stmt.value)};"
                 block = f"{stmt.lanes} x {stmt.lanes} at once"
@@ -126,6 +132,30 @@ def _tile(tile: Tile, indent: str) -> Iterator[str]:
     product = f"{render(tile.lhs)} * {render(tile.rhs)}"
     yield f"{indent}  for ({_ranges(tile.k)}) {tile.acc} += {product};"
     yield from _lines(tile.epilogue, indent + "  ")
+    yield f"{indent}}}"
+
+
+def _sparse(stmt: Sweep | PairSums, indent: str) -> Iterator[str]:
+    names = ", ".join(stmt.outputs)
+    if isinstance(stmt, PairSums):
+        product = f"{render(stmt.a)} * {render(stmt.b)}"
+        yield f"{indent}for ({_ranges((stmt.pair,))}) {{  // {stmt.chunk} rows at once"
+        yield f"{indent}  {stmt.left} = {stmt.lefts}[{stmt.pair}];"
+        yield f"{indent}  {stmt.right} = {stmt.rights}[{stmt.pair}];"
+        yield f"{indent}  {names}[{stmt.pair}] = sum over {_ranges((stmt.row,))} of {product};"
+        yield f"{indent}}}"
+        return
+    runs, rows, edges = stmt.tables
+    step = stmt.lanes * stmt.vectors
+    yield f"{indent}sweep for ({_ranges((stmt.row, stmt.column))}) {{  // {step} rows at once"
+    if stmt.x is not None:
+        yield f"{indent}  state[{stmt.source}] = {render(stmt.x)};  // {stmt.source.extent} sources"
+    yield f"{indent}  nodes in the order of {rows}, formulas of {runs}, edges of {edges}:"
+    yield f"{indent}    z = sum of {render(stmt.weights)} * state[slot];  // into {names}"
+    given = ", ".join(f"x{n} = {render(e)}" for n, e in enumerate(stmt.extras))
+    for number, text in enumerate(stmt.formulas):
+        where = f" where {given}" if "x" in text else ""
+        yield f"{indent}    formula {number}: {text or 'z'}{where}"
     yield f"{indent}}}"
 
 

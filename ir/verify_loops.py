@@ -20,9 +20,11 @@ from ir.loops import (
     Init,
     Kernel,
     Let,
+    PairSums,
     ScatterAdd,
     Stmt,
     Store,
+    Sweep,
     Tile,
     Transpose,
 )
@@ -30,7 +32,7 @@ from ir.op import REGISTRY, Lowering
 from ir.scalar import Scalar, walk
 from ir.types import Dim, DType, Extent, TensorType
 
-RECIPES = ("rows", "contract", "scatter")
+RECIPES = ("rows", "contract", "scatter", "sparse")
 KINDS = ("serial", "parallel", "vector", "unroll", "unroll vector")
 COMBINES = ("sum", "prod", "max", "min")
 
@@ -61,6 +63,8 @@ def verify_kernel(kernel: Kernel) -> None:
     )
     if kernel.recipe == "contract":
         _contraction(kernel, check)
+    if kernel.sparse is not None:
+        _body((kernel.sparse,), check, (), {}, set())
     check.flags(kernel.buffers)
 
 
@@ -95,6 +99,10 @@ def _body(
             inner = (*axes, stmt.m, stmt.n, *stmt.k)
         elif isinstance(stmt, Transpose):
             inner = (*axes, stmt.row, stmt.column)
+        elif isinstance(stmt, Sweep):
+            inner = (*axes, stmt.row, stmt.column, stmt.source, stmt.edge)
+        elif isinstance(stmt, PairSums):
+            inner = (*axes, stmt.row, stmt.left, stmt.right)
         fresh = len({v.name for v in inner}) == len(inner)
         check.require(fresh, "a variable of a block hides another one")
         for value in scalars(stmt):
@@ -121,6 +129,10 @@ def _body(
                 check.store(buffer, index, value.dtype, inner)
             case ScatterAdd(buffer, index, _, stride, value):
                 check.scatter(buffer, index, stride, value.dtype, axes)
+            case Sweep(outputs=outputs) | PairSums(outputs=outputs):
+                for name in outputs:
+                    dtype = scalars(stmt)[0].dtype
+                    check.store(name, Index(), dtype, axes)
             case Tile():
                 same = stmt.lhs.dtype == stmt.rhs.dtype
                 check.require(same, "the operands of a tile have different dtypes")

@@ -114,6 +114,8 @@ def _gather(
 ) -> Scalar:
     table, rows = node.inputs
     split = rows.ndim
+    if table.shape[0] == 1:  # whatever the index, it is clamped to the only row
+        return element(table, (Index(), *indices[split:]), resolve, guards, memo)
     row = element(rows, indices[:split], resolve, guards, memo)
     count = table.shape[0]
     last = scalar.extent(count, row.dtype) if isinstance(count, Extent) else None

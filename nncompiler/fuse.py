@@ -21,13 +21,15 @@ from ir.types import Shape, boolean
 from nncompiler.access import Indices, axis_variables, element, point
 
 Read = tuple[Node, Indices]
+ALONE = ("scatter", "sparse")  # kinds of groups that nothing can be fused into
 
 
 @dataclass(eq=False)
 class Group:
     """Nodes computed by one kernel, over the points of `full`; `reduced` axes are combined away.
 
-    kind: "map" (no reduction), "rows" (reductions over the same axes), "contract", "scatter".
+    kind: "map" (no reduction), "rows" (reductions over the same axes), "contract", "scatter",
+    "sparse". The last two compute one node and nothing else.
     """
 
     number: int
@@ -142,7 +144,7 @@ class _Fuser:
     def _may_join(self, node: Node, group: Group) -> bool:
         match node.op.lowering:
             case Lowering.MAP | Lowering.VIEW | Lowering.GATHER:
-                if group.kind == "scatter" or group.position(node.shape) is None:
+                if group.kind in ALONE or group.position(node.shape) is None:
                     return False
             case Lowering.REDUCE:
                 if group.kind not in ("map", "rows") or node.inputs[0].shape != group.full:
@@ -232,7 +234,7 @@ class _Fuser:
         if len(readers) != 1:
             return
         (target,) = readers
-        if target is home or target.kind == "scatter" or target.position(node.shape) is None:
+        if target is home or target.kind in ALONE or target.position(node.shape) is None:
             return
         place = target.position(node.shape)
         for member in target.nodes:
@@ -275,6 +277,8 @@ def _own_group(node: Node, number: int) -> Group:
             return Group(number, "contract", node.shape)
         case Lowering.SCATTER:
             return Group(number, "scatter", node.inputs[0].shape)
+        case Lowering.SPARSE:
+            return Group(number, "sparse", node.shape)
     return Group(number, "map", node.shape)
 
 
@@ -329,6 +333,9 @@ def reads(node: Node, group: Group, inline: frozenset[Node]) -> list[Read]:
             updates, rows = node.inputs
             element(updates, point(group.variables), resolve)
             element(rows, point(group.variables[: rows.ndim]), resolve)
+        case Lowering.SPARSE:
+            for operand in node.inputs:
+                element(operand, point(axis_variables(operand.shape)), resolve)
         case _:
             position = group.position(node.shape)
             assert position is not None
@@ -349,7 +356,7 @@ def _forced(graph: Graph) -> frozenset[Node]:
     forced = {n for n in graph.outputs.values() if not has_buffer(n)}
     for node in graph.nodes:
         match node.op.lowering:
-            case Lowering.CONTRACT:
+            case Lowering.CONTRACT | Lowering.SPARSE:
                 for i in node.inputs:
                     forced.add(contract_base(i))
             case Lowering.GATHER:
@@ -360,7 +367,9 @@ def _forced(graph: Graph) -> frozenset[Node]:
 def contract_base(operand: Node) -> Node:
     """The node that a contraction reads from memory: below views that are plain addressing."""
     base = operand
-    while base.op.lowering is Lowering.VIEW and _is_addressing(operand, base.inputs[0]):
+    while base.op.lowering is Lowering.VIEW and len(base.inputs) == 1:
+        if not _is_addressing(operand, base.inputs[0]):
+            break
         base = base.inputs[0]
     return base
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ir import scalar
+from ir.dependence import scalars
 from ir.graph import Node
 from ir.index import Guard, Var, flatten
 from ir.loops import Buffer, Kernel, Reduction, Scatter, Write
@@ -18,6 +19,7 @@ from ir.op import Lowering
 from ir.scalar import Scalar
 from nncompiler.access import Indices, element, point
 from nncompiler.fuse import Fusion, Group, contract_variables, has_buffer, split_spec
+from nncompiler.sparse import Operand, lower_sparse, tables_of
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class _Lowering:
 
     def kernel(self, label: str) -> Kernel:
         group = self.group
+        if group.kind == "sparse":
+            return self._sparse_kernel(label)
         reduce_axes = tuple(group.variables[a] for a in group.reduced)
         scatter = None
         for node in group.nodes:
@@ -134,6 +138,25 @@ class _Lowering:
         inner = (0,) * rows.ndim + updates.type.strides[rows.ndim :]
         offset = flatten(point(variables), inner)
         return Scatter(target, offset, row, node.type.strides[0], value)
+
+    def _sparse_kernel(self, label: str) -> Kernel:
+        (node,) = self.group.nodes
+
+        def read(operand: Node, axes: tuple[Var, ...]) -> Scalar:
+            return element(operand, point(axes), self.resolve)
+
+        tables = tables_of(node)
+        names = [self.names.read[t] for t in tables]
+        outputs = self.names.write[node]
+        self.nodes |= dict(zip(names, tables, strict=True)) | dict.fromkeys(outputs, node)
+        stmt = lower_sparse(node, Operand(read, tuple(names), outputs))
+        loads = [s.name for s in scalar.walk(scalars(stmt)) if s.kind == "load"]
+        buffers = tuple(
+            Buffer(n, self.nodes[n].dtype, self.nodes[n].type.size, n in outputs)
+            for n in dict.fromkeys((*loads, *names, *outputs))
+        )
+        described = (self._describe(node),)
+        return Kernel(label, "sparse", (), (), (), (), buffers, sparse=stmt, nodes=described)
 
     # ------------------------------------------------------------ results
 

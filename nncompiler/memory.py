@@ -16,9 +16,12 @@ from ir import scalar
 from ir.graph import Graph, Node
 from ir.index import Index, flatten
 from ir.loops import Buffer, Kernel, Write
+from ir.op import Lowering
+from ir.op import Lowering
 from nncompiler.access import axis_variables, point
 from nncompiler.fuse import Fusion, Group, has_buffer, reads
 from nncompiler.lower import Names, lower, needs_memory
+from nncompiler.sparse import tables_of
 
 UPDATE = "update:"
 
@@ -76,7 +79,15 @@ class _Placer:
         if has_buffer(node):
             self.early.append((self.names[node], buffer, node))
         else:
-            self.writes.setdefault(node, []).append(buffer)
+            self._write(node, buffer)
+
+    def _write(self, node: Node, buffer: str) -> None:
+        """A kernel may write its result to several buffers; a scatter, which adds, to one."""
+        targets = self.writes.setdefault(node, [])
+        if targets and node.op.lowering is Lowering.SCATTER:
+            self.late.append((targets[0], buffer, node))
+        else:
+            targets.append(buffer)
 
     def _update(self, id: str, node: Node, unsafe: set[str]) -> None:
         leaf = next(n for n in self.graph.inputs if n.attrs["id"] == id)
@@ -91,9 +102,9 @@ class _Placer:
             if has_buffer(node):
                 self.early.append((self.names[node], buffer, leaf))
             else:
-                self.writes.setdefault(node, []).append(buffer)
+                self._write(node, buffer)
             return
-        self.writes.setdefault(node, []).append(target)
+        self._write(node, target)
         self.donated.setdefault(self.fusion.owner[node], []).append(target)
 
     # ------------------------------------------------------------ order
@@ -216,8 +227,10 @@ def _buffer_names(fusion: Fusion) -> dict[Node, str]:
     """A readable, unique name for every node that may have memory."""
     names: dict[Node, str] = {}
     taken: set[str] = set()
-    for number, node in enumerate(fusion.graph.nodes):
-        if not has_buffer(node) and node not in fusion.owner:
+    nodes = fusion.graph.nodes
+    tables = [t for n in nodes if n.op.lowering is Lowering.SPARSE for t in tables_of(n)]
+    for number, node in enumerate((*nodes, *tables)):
+        if node in names or (not has_buffer(node) and node not in fusion.owner):
             continue
         if node.op.name == "input":
             name = str(node.attrs["id"])

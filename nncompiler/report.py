@@ -46,20 +46,34 @@ def _program_notes(name: str, program: Program) -> list[str]:
     arena.fit([BATCH] * len(plan.symbols))
     where = f" at batch {BATCH}" if plan.symbols else ""
     what = {"step": "training step", "backward": "backward function"}.get(name, f"{name} function")
+    distinct = len({k.function for k in plan.kernels})
     notes = [
-        f"{what}: {len(plan.kernels)} kernels, "
+        f"{what}: {len(plan.kernels)} kernels ({distinct} different), "
         f"{bytes_text(arena.size)} of temporary memory (arena){where}",
+        "a kernel is one loop nest; the values on its line stay in registers between each other:",
     ]
     width = max((len(k.label) for k in plan.kernels), default=0)
     notes.extend(f"  {k.label:{width}s}  {_explain(k.nodes)}" for k in plan.kernels)
     return notes
 
 
+REDUCTIONS = ("sum", "prod", "max", "min")
+
+
 def _explain(nodes: Sequence[str]) -> str:
-    """What runs in one kernel, by the names of the values that it computes."""
+    """What runs in one kernel: the form of its loops, and the values that it computes."""
+    kinds = [node.split(" = ")[-1] for node in nodes]
+    if "contract" in kinds:
+        form = "contraction" if len(nodes) == 1 else "contraction and what follows it"
+    elif "scatter_add" in kinds:
+        form = "rows added at an index"
+    elif any(kind in REDUCTIONS for kind in kinds):
+        form = "reduction" if len(nodes) == 1 else "reductions over the same rows, and maps"
+    else:
+        form = "maps"
     shown = list(nodes[:8])
-    more = len(nodes) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+    more = f" and {len(nodes) - len(shown)} more" if len(nodes) > len(shown) else ""
+    return f"{form}: {', '.join(shown)}{more}"
 
 
 def profile_table(rows: Sequence[ProfileRow]) -> Table:

@@ -2,8 +2,8 @@
 
     relu(transpose(transpose(x)) + 0)  ->  relu(x)
 
-Normal form: no rule of rules/{algebra,views,reductions}.py applies to any node whose inputs are in
-normal form. A rule is a function Node -> Node | None that looks at a node and its inputs alone,
+Normal form: no rule of rules/{algebra,views,convolution,reductions}.py applies to any node whose
+inputs are in normal form. A rule is a function Node -> Node | None that looks at a node and its inputs alone,
 never at its users, so that the result depends on nothing but the value and `simplify(simplify(g))`
 has the very same nodes as `simplify(g)`.
 
@@ -15,9 +15,9 @@ results, and the bits of a NaN.
 from __future__ import annotations
 
 from ir.graph import Graph, Node, rebuild, rewrite
-from nncompiler.rules import algebra, reductions, views
+from nncompiler.rules import algebra, convolution, reductions, views
 
-RULES = (*algebra.RULES, *views.RULES, *reductions.RULES)
+RULES = (*algebra.RULES, *views.RULES, *convolution.RULES, *reductions.RULES)
 
 
 def simplify(graph: Graph) -> Graph:

@@ -19,7 +19,7 @@ from ir.graph import Graph, Node
 from ir.types import DType, dtype_of, f64
 from nncompiler.options import Options
 from nncompiler.pipeline import compile_graph
-from nncompiler.tree import Tree, flatten, unflatten
+from nncompiler.tree import LEAF, Tree, flatten, unflatten
 from runtime.session import Session
 
 Array = np.ndarray[Any, Any]
@@ -65,6 +65,8 @@ class Traced:
     results: tuple[tuple[str | None, Any], ...]
 
     def assemble(self, outputs: dict[str, Array]) -> Any:
+        if self.tree is LEAF and self.results[0][0] is not None:
+            return outputs[self.results[0][0]]
         leaves = [value if name is None else outputs[name] for name, value in self.results]
         return unflatten(self.tree, leaves)
 
@@ -83,6 +85,7 @@ class Jitted:
         self.function = function
         self.options = options or Options()
         self._compiled: dict[Any, tuple[Traced, Session | None]] = {}
+        self._plain: dict[Any, tuple[Session, tuple[tuple[str, int], ...], Traced]] = {}
 
     def __repr__(self) -> str:
         return f"<compiled function {self.name}>"
@@ -98,10 +101,19 @@ class Jitted:
         return len(self._compiled)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs and self._plain:
+            # the frequent case: arrays only, of shapes and dtypes that were seen before
+            found = self._plain.get(_plain_key(args))
+            if found is not None:
+                session, places, traced = found
+                return traced.assemble(session({name: args[at] for name, at in places}))
         leaves, tree = flatten((args, kwargs))
         if any(isinstance(leaf, Node) for leaf in leaves):
             return self.function(*args, **kwargs)
         traced, session, inputs = self._prepare(leaves, tree)
+        if session and not kwargs and all(type(a) is np.ndarray for a in args):
+            places = tuple((name, int(name)) for name in inputs)
+            self._plain[_plain_key(args)] = (session, places, traced)
         return traced.assemble(session(inputs) if session else {})
 
     def graph(self, *args: Any, **kwargs: Any) -> Graph:
@@ -156,6 +168,16 @@ class Jitted:
             for i, node in enumerate(found):
                 names[node] = name if len(found) == 1 else f"{name}.{i}"
         return names
+
+
+def _plain_key(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Types, dtypes and shapes of arguments that are all arrays; None where one is not."""
+    key: list[Any] = []
+    for value in args:
+        if type(value) is not np.ndarray:
+            return None
+        key += (value.dtype, value.shape)
+    return tuple(key)
 
 
 def _leaf_key(leaf: Any, array: Array | None) -> Any:

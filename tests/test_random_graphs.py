@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from ir import ops
 from ir.graph import Graph
 from ir.interpret import run_graph
 from nncompiler.simplify import simplify
@@ -78,3 +79,16 @@ def test_gradients_are_those_of_differences(graph: Graph) -> None:
     results = run_graph(graph, arrays)
     slope = sum(float(np.sum(results[f"grad:{n}"] * direction[n])) for n in names)
     assert slope == pytest.approx((loss(1) - loss(-1)) / (2 * step), rel=1e-4, abs=1e-4)
+
+
+def test_a_table_with_one_row_may_be_made_where_it_is_read() -> None:
+    x, rows = ops.input("x", "f64", (1, 3)), ops.input("rows", "i32", (1,))
+    table = ops.tanh(ops.matmul(x, ops.input("w", "f64", (3, 1))))
+    inputs = (x, ops.input("w", "f64", (3, 1)), rows)
+    check_every_stage(Graph("one_row", inputs, {"table": table, "y": ops.gather(table, rows)}))
+
+
+def test_a_scatter_may_be_an_output_under_two_names() -> None:
+    x, rows = ops.input("x", "f64", ("batch", 2)), ops.input("rows", "i32", ("batch",))
+    total = ops.scatter_add(x, rows, 4)
+    check_every_stage(Graph("twice", (x, rows), {"a": total, "b": total, "c": total + 1}))

@@ -72,7 +72,7 @@ from ir.ops.indexing import (
     take_along_axis,
 )
 from ir.ops.leaves import constant, extent, input, iota
-from ir.ops.pieces import concatenate, flip, pad, slice_, slice_axis, stack
+from ir.ops.pieces import concatenate, dilate, flip, pad, slice_, slice_axis, stack
 from ir.ops.random import normal, random_bits, threefry2x32, uniform
 from ir.ops.reductions import (
     all,
@@ -89,6 +89,7 @@ from ir.ops.reductions import (
     sum,
     var,
 )
+from ir.ops.sparse import Edges, pair_sums, sweep
 from ir.ops.views import (
     expand_dims,
     moveaxis,
@@ -99,6 +100,7 @@ from ir.ops.views import (
     swapaxes,
     transpose,
 )
+from ir.ops.windows import diagonal, first_max, fold, window
 
 define_operators(
     {
@@ -129,6 +131,7 @@ define_operators(
 
 __all__ = [
     "REGISTRY",
+    "Edges",
     "abs",
     "add",
     "all",
@@ -148,6 +151,8 @@ __all__ = [
     "constant",
     "contract",
     "cos",
+    "diagonal",
+    "dilate",
     "div",
     "dot",
     "einsum",
@@ -157,8 +162,10 @@ __all__ = [
     "expand_dims",
     "expm1",
     "extent",
+    "first_max",
     "flip",
     "floor",
+    "fold",
     "full",
     "full_like",
     "gather",
@@ -191,6 +198,7 @@ __all__ = [
     "or_",
     "outer",
     "pad",
+    "pair_sums",
     "parse_spec",
     "pow",
     "prod",
@@ -217,6 +225,7 @@ __all__ = [
     "sub",
     "sum",
     "swapaxes",
+    "sweep",
     "take",
     "take_along_axis",
     "tanh",
@@ -227,5 +236,6 @@ __all__ = [
     "uniform_value",
     "var",
     "where",
+    "window",
     "xor",
 ]

@@ -272,10 +272,12 @@ def reduction(
     evaluate: Callable[..., Array],
     *,
     vjp: Callable[..., Any],
+    combine: str = "",
     domain: tuple[float, float] = (-2.0, 2.0),
     doc: str = "",
 ) -> Op:
-    """Declare an op that combines the values along `axes` (ascending) into one."""
+    """Declare an op that combines the values along `axes` (ascending) into one, by `combine` (its
+    own name where none is given)."""
 
     def type_rule(x: TensorType, *, axes: tuple[int, ...]) -> TensorType:
         if x.dtype.kind not in NUMBERS:
@@ -299,7 +301,9 @@ def reduction(
             one((2, 3), ()),
         ]
 
-    op = Op(name, Lowering.REDUCE, type_rule, evaluate, vjp, samples, combine=name, doc=doc)
+    op = Op(
+        name, Lowering.REDUCE, type_rule, evaluate, vjp, samples, combine=combine or name, doc=doc
+    )
     return register(op)
 
 

@@ -25,8 +25,8 @@ from ir.ops.core import (
     samples_of,
     view,
 )
-from ir.ops.views import expand_dims, reshape
-from ir.types import Dim, Extent, Shape, TensorType, multiply
+from ir.ops.views import expand_dims
+from ir.types import Dim, Extent, Shape, TensorType
 
 Indices = tuple[Index, ...]
 Types = Sequence[TensorType]
@@ -51,20 +51,15 @@ def _slice_type(x: TensorType, *, starts: Ints, stops: Shape, steps: Ints) -> Te
 
 
 def _slice_vjp(g: Node, y: Node, x: Node, *, starts: Ints, stops: Shape, steps: Ints) -> Node:
-    """Zeros between the rows of g (a pad of a new axis, merged), then zeros around them."""
-    for axis, step in enumerate(steps):
-        if step > 1:
-            high = (0,) * (axis + 1) + (step - 1,) + (0,) * (g.ndim - axis - 1)
-            spread = pad(expand_dims(g, axis + 1), (0,) * len(high), high)
-            merged = multiply((g.shape[axis], step))
-            g = reshape(spread, (*g.shape[:axis], merged, *g.shape[axis + 1 :]))
-    high_pad = []
-    for axis, dim in enumerate(x.shape):
-        rest = 0 if isinstance(dim, Extent) else dim - starts[axis] - _static(g.shape[axis])
-        if rest < 0:
-            g = slice_axis(g, axis, 0, _static(g.shape[axis]) + rest)
-        high_pad.append(max(rest, 0))
-    return pad(g, starts, high_pad)
+    """Zeros between the elements of g, then zeros around them."""
+    g = dilate(g, steps)
+    return pad(
+        g, starts, tuple(_rest(*dims) for dims in zip(x.shape, g.shape, starts, strict=True))
+    )
+
+
+def _rest(whole: Dim, part: Dim, start: int) -> int:
+    return 0 if isinstance(whole, Extent) else whole - start - _static(part)
 
 
 def _static(dim: Dim) -> int:
@@ -169,10 +164,71 @@ def pad(x: Value, low: Sequence[int], high: Sequence[int], value: float = 0) -> 
     node = as_node(x)
     if not any(low) and not any(high):
         return node
-    if isinstance(value, float) and not node.dtype.is_float:
-        raise TypeError(f"{value!r} does not fit a value of dtype {node.dtype}")
-    convert = {"float": float, "bool": bool}.get(node.dtype.kind, int)
-    return make("pad", node, low=tuple(low), high=tuple(high), value=convert(value))
+    return make("pad", node, low=tuple(low), high=tuple(high), value=_filler(node, value))
+
+
+def _filler(x: Node, value: float) -> float | int | bool:
+    """The value as a Python number of the dtype's kind."""
+    if isinstance(value, float) and not x.dtype.is_float:
+        raise TypeError(f"{value!r} does not fit a value of dtype {x.dtype}")
+    convert = {"float": float, "bool": bool}.get(x.dtype.kind, int)
+    return convert(value)
+
+
+def _dilate_type(x: TensorType, *, steps: Ints, value: float) -> TensorType:
+    if len(steps) != x.rank or any(s < 1 for s in steps):
+        raise ValueError(f"dilate of {x} by {steps}")
+    if any(s > 1 and isinstance(d, Extent) for d, s in zip(x.shape, steps, strict=True)):
+        raise ValueError(f"dilate of {x} by {steps}: the symbolic extent is never spread")
+    return x.with_shape(
+        d if s == 1 else (_static(d) - 1) * s + 1 if d else 0
+        for d, s in zip(x.shape, steps, strict=True)
+    )
+
+
+def _dilate_evaluate(x: Array, *, steps: Ints, value: float) -> Array:
+    shape = tuple((d - 1) * s + 1 if d else 0 for d, s in zip(x.shape, steps, strict=True))
+    result = np.full(shape, value, x.dtype)
+    result[tuple(builtins.slice(None, None, s) for s in steps)] = x
+    return result
+
+
+def _dilate_sources(
+    indices: Indices, types: Types, *, steps: Ints, value: float
+) -> tuple[Source, ...]:
+    inner = tuple(i // s for i, s in zip(indices, steps, strict=True))
+    guards = tuple(Guard(i % s, 0, 1) for i, s in zip(indices, steps, strict=True) if s > 1)
+    return (Source(0, inner, guards),)
+
+
+def _dilate_vjp(g: Node, y: Node, x: Node, *, steps: Ints, value: float) -> Node:
+    return slice_(g, (0,) * x.ndim, g.shape, steps)
+
+
+view(
+    "dilate",
+    _dilate_type,
+    _dilate_evaluate,
+    _dilate_sources,
+    vjp=_dilate_vjp,
+    samples=lambda: samples_of(
+        "dilate",
+        ((4,), {"steps": (2,), "value": 0.0}),
+        ((3, 5), {"steps": (1, 3), "value": 1.5}),
+        ((2, 1, 3), {"steps": (2, 3, 2), "value": 0.0}),
+        ((0,), {"steps": (2,), "value": 0.0}),
+        ((100,), {"steps": (3,), "value": 0.0}),
+    ),
+    doc="the elements `steps` apart, `value` between them",
+)
+
+
+def dilate(x: Value, steps: Sequence[int], value: float = 0) -> Node:
+    """x with its elements `steps` apart and `value` between them."""
+    node = as_node(x)
+    if all(s == 1 for s in steps):
+        return node
+    return make("dilate", node, steps=tuple(steps), value=_filler(node, value))
 
 
 def _flip_type(x: TensorType, *, axes: Ints) -> TensorType:

@@ -17,6 +17,7 @@ from nncompiler.codegen.checks import Checks, check_function
 from nncompiler.codegen.costs import flops, moved
 from nncompiler.codegen.deal import CELL, Call
 from nncompiler.codegen.entry import entry_text
+from nncompiler.codegen.sparse import write_sparse
 from nncompiler.codegen.statements import stages, symbols_of, write_function
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.tile import write_tile
@@ -56,8 +57,9 @@ def emit(
     for step, item in enumerate(scheduled):
         arguments = [table.index[b.name] for b in item.function.buffers]
         arguments += [table.add_workspace(step, item, b) for b in item.function.workspace]
-        for part, (function, split) in enumerate(stages(item.function)):
-            shown = f"{item.kernel.label}.{part}" if part else item.kernel.label
+        parts = stages(item.function)
+        for left, (function, split) in zip(reversed(range(len(parts))), parts, strict=True):
+            shown = f"{item.kernel.label}.{left}" if left else item.kernel.label
             name = module.add(function, shown, split)
             calls.append(Call(name, tuple(arguments), symbols_of(function), step, split))
     specs, check_calls = [], []
@@ -88,9 +90,8 @@ class _Module:
         self.names: dict[str, str] = {}
 
     def add(self, function: Function, label: str, split: Split | None = None) -> str:
-        text = write_function(
-            function, "NAME", self.target, self.declarations, write_tile, write_transpose, split
-        )
+        recipes = (write_tile, write_transpose, write_sparse)
+        text = write_function(function, "NAME", self.target, self.declarations, *recipes, split)
         return self.names.setdefault(text, label)
 
     def text(self, entries: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ir import scalar
 from ir.index import Var
-from ir.loops import Kernel
+from ir.loops import Kernel, PairSums, Sweep
 from ir.types import Dim, Extent, multiply
 
 Cost = list[Any]  # [constant, {symbol: coefficient}]
@@ -19,10 +19,20 @@ def flops(kernel: Kernel) -> Cost:
     full = [r.value for r in kernel.reductions] + [w.value for w in kernel.writes if w.inner]
     if kernel.scatter:
         row.append(kernel.scatter.value)
+    if kernel.sparse is not None:
+        return _times((kernel.sparse.row,), 2 * _terms(kernel.sparse, kernel))
     inner = sum(s.kind == "apply" for s in scalar.walk(full)) + len(kernel.reductions)
     outer = sum(s.kind == "apply" for s in scalar.walk(row))
     every = (*kernel.axes, *kernel.reduce_axes)
     return _sum([_times(every, inner), _times(kernel.axes, outer)])
+
+
+def _terms(stmt: Sweep | PairSums, kernel: Kernel) -> int:
+    """How many products are summed for one row."""
+    name = stmt.tables[2] if isinstance(stmt, Sweep) else stmt.lefts
+    size = next(b.size for b in kernel.buffers if b.name == name)
+    assert isinstance(size, int)
+    return size // 2 if isinstance(stmt, Sweep) else size
 
 
 def moved(kernel: Kernel) -> Cost:

@@ -19,10 +19,12 @@ from ir.loops import (
     Function,
     Init,
     Let,
+    PairSums,
     ScatterAdd,
     Split,
     Stmt,
     Store,
+    Sweep,
     Tile,
     Transpose,
     statements,
@@ -58,9 +60,10 @@ class Writer(Expressions):
         symbols: Mapping[str, Value],
         tile: Callable[[Writer, Tile], None],
         transpose: Callable[[Writer, Transpose], None],
+        sparse: Callable[[Writer, Sweep | PairSums], None],
     ) -> None:
         super().__init__(emitter, pointers, buffers, symbols)
-        self._tile, self._transpose = tile, transpose
+        self._tile, self._transpose, self._sparse = tile, transpose, sparse
         self.ranges: dict[str, Range] = {}
 
     def range(self, var: Var) -> Range:
@@ -97,6 +100,8 @@ class Writer(Expressions):
                     self._tile(self, stmt)
                 case Transpose():
                     self._transpose(self, stmt)
+                case Sweep() | PairSums():
+                    self._sparse(self, stmt)
 
     # ------------------------------------------------------------ accumulators
 
@@ -435,6 +440,8 @@ def symbols_of(function: Function) -> tuple[str, ...]:
             case Transpose(row=row, column=column):
                 see(row.extent)
                 see(column.extent)
+            case Sweep(row=row) | PairSums(row=row):
+                see(row.extent)
             case ScatterAdd(buffer=buffer):
                 see(next(b.size for b in function.buffers if b.name == buffer))
     for s in _scalars(function.body):
@@ -465,6 +472,7 @@ def write_function(
     declarations: dict[str, None],
     tile: Callable[[Writer, Tile], None],
     transpose: Callable[[Writer, Transpose], None],
+    sparse: Callable[[Writer, Sweep | PairSums], None],
     split: Split | None = None,
 ) -> str:
     """The LLVM definition of a stage. Its arguments: buffers, workspace, symbols, and for every axis
@@ -478,7 +486,7 @@ def write_function(
     buffers = {b.name: b for b in (*arguments, *function.scratch)}
     names = symbols_of(function)
     symbols = {s: Value(f"%s{i}", i64) for i, s in enumerate(names)}
-    writer = Writer(emitter, pointers, buffers, symbols, tile, transpose)
+    writer = Writer(emitter, pointers, buffers, symbols, tile, transpose, sparse)
     parameters = [f"ptr {pointers[b.name]}" for b in arguments]
     parameters += [f"i64 {s.text}" for s in symbols.values()]
     for number, (var, chunk) in enumerate(split.axes if split else ()):

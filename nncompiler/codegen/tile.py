@@ -16,8 +16,9 @@ from ir.types import i64
 from nncompiler.codegen.emit import Value, constant, memory_type, number_of
 from nncompiler.codegen.scope import Binding
 from nncompiler.codegen.statements import Writer
-from nncompiler.schedule.heuristics import cost_of
+from nncompiler.schedule.heuristics import cost_of, single_row_vectors
 
+LATENCY_HIDDEN = 8  # independent multiply-adds in flight: two units, four cycles each
 WRITTEN_OUT = 64  # instructions of an epilogue that is repeated for every vector of the tile
 
 
@@ -37,15 +38,37 @@ class _Tiles:
     # ------------------------------------------------------------ blocks
 
     def columns(self) -> None:
+        """All blocks of columns; a batch of one runs through wider ones, which memory likes more:
+        it is bound by the stream of the right operand."""
+        t, e = self.t, self.e
+        wide = single_row_vectors(t)
+        if wide == t.vectors:
+            self.blocks(t.vectors, t.rows)
+            return
+        one, many, done = (e.new_label(hint) for hint in ("one", "many", "done"))
+        e.branch_if(e.icmp("eq", self.w.extent(t.m.extent), constant(1, i64)), one, many)
+        for label, vectors, rows in ((one, wide, (1,)), (many, t.vectors, t.rows)):
+            e.label(label)
+            self.w.push()
+            self.blocks(vectors, rows)
+            self.w.pop()
+            e.branch(done)
+        e.label(done)
+
+    @property
+    def _columns(self) -> int:
+        extent = self.t.n.extent
+        assert isinstance(extent, int), "columns have a constant extent"
+        return extent
+
+    def blocks(self, vectors: int, rows: tuple[int, ...]) -> None:
         """Whole blocks of columns, then what is left, its last vector under a mask."""
         t = self.t
-        extent = t.n.extent
-        assert isinstance(extent, int), "columns have a constant extent"
-        width = t.vectors * t.lanes
+        extent, width = self._columns, vectors * t.lanes
         whole = extent // width * width
 
         def block(n: Value, _: list[Value]) -> list[Value]:
-            self.rows(n, t.vectors, None)
+            self.rows(rows, n, vectors, None)
             return []
 
         self.w.loop(*self.w.clip(t.n, 0, whole), width, [], block)
@@ -58,16 +81,18 @@ class _Tiles:
                 mask = self.e.lane_mask(constant(rest, i64), t.lanes)
 
             def rest_of_row(_: Value, __: list[Value]) -> list[Value]:
-                self.rows(constant(whole, i64), vectors, mask)
+                self.rows(rows, constant(whole, i64), vectors, mask)
                 return []
 
             self.w.loop(*self.w.clip(t.n, whole, extent), left, [], rest_of_row)
 
-    def rows(self, n: Value, vectors: int, mask: Value | None) -> None:
+    def rows(
+        self, heights: tuple[int, ...], n: Value, vectors: int, mask: Value | None
+    ) -> None:
         """Tall tiles first; flatter ones serve the rows that are left."""
         part = self.w.range(self.t.m)
         start = part.start
-        for height in self.t.rows:
+        for height in heights:
             stop = self._stop(start, part.stop, height)
 
             def block(m: Value, _: list[Value], height: int = height) -> list[Value]:
@@ -92,8 +117,14 @@ class _Tiles:
     def tile(self, m: Value, height: int, n: Value, vectors: int, mask: Value | None) -> None:
         self.w.push()
         zero = constant(0.0 if self.dtype.is_float else 0, self.dtype, self.t.lanes)
-        start = [zero] * (height * vectors)
+        count = height * vectors
+        chains = self._chains(count)
+        start = [zero] * (count * chains)
         sums = self._sum_over(self.t.k, {self.t.m: m, self.t.n: n}, start, height, vectors, mask)
+        while len(sums) > count:
+            half = len(sums) // 2
+            pairs = zip(sums[:half], sums[half:], strict=True)
+            sums = [self.e.add(a, b) for a, b in pairs]
         if height * vectors * self.epilogue_cost <= WRITTEN_OUT or height == 1:
             for row in range(height):
                 here = self.e.add(m, constant(row, i64))
@@ -101,6 +132,17 @@ class _Tiles:
         else:
             self._epilogue_loop(m, height, n, vectors, sums, mask)
         self.w.pop()
+
+    def _chains(self, count: int) -> int:
+        """Small tiles keep several sums over every second (fourth) step, so that additions do not
+        wait for each other."""
+        last = self.t.k[-1].extent
+        if isinstance(last, int) and last < 2 * self.t.unroll:
+            return 1
+        chains = 1
+        while chains * 2 * count <= LATENCY_HIDDEN and chains < self.t.unroll:
+            chains *= 2
+        return chains
 
     def _sum_over(
         self,
@@ -158,7 +200,9 @@ class _Tiles:
         sums = list(sums)
         left = self._pointer(t.lhs, at)
         right = self._pointer(t.rhs, at)
-        row_step = t.lhs.index.coefficient(t.m) or 0
+        row_step = t.lhs.index.coefficient(t.m)
+        if row_step is None:
+            row_step = 1  # packed: the rows of a block lie next to each other
         left_step = t.lhs.index.coefficient(axis) or 0
         right_step = t.rhs.index.coefficient(axis) or 0
         for step in range(count):
@@ -175,7 +219,8 @@ class _Tiles:
                 pointer = e.address(left, row * row_step + step * left_step, self.dtype)
                 factor = e.splat(e.load(pointer, self.dtype), t.lanes)
                 for v in range(vectors):
-                    place = row * vectors + v
+                    place = (step * height + row) * vectors + v
+                    place %= len(sums)
                     sums[place] = self._multiply_add(factor, columns[v], sums[place])
         return sums
 
@@ -186,13 +231,12 @@ class _Tiles:
 
     def _pointer(self, load: Scalar, at: dict[Var, Value]) -> str:
         """Address of an operand's element at the first row, column and step."""
-        total = constant(load.index.constant, i64)
-        for v in sorted(load.index.variables, key=lambda v: v.name):
-            step = load.index.coefficient(v)
-            assert step is not None, "operands of a contraction have constant strides"
-            base = at[v] if v in at else self.w.bindings[v.name].base
-            total = self.e.add(total, self.e.mul(base, constant(step, i64)))
-        return self.w.address(load.name, total)
+        outer = dict(self.w.bindings)
+        self.w.bindings.update({v.name: Binding(value) for v, value in at.items()})
+        found = self.w.affine(load.index)
+        self.w.bindings = outer
+        assert found is not None, "operands of a contraction are read at constant strides"
+        return self.w.address(load.name, found[0])
 
     # ------------------------------------------------------------ epilogue
 

@@ -1,66 +1,25 @@
 """Takes the values that a node's edges bring and its attributes, gives the node's value.
 
 One function per kind: what comes first are the operands (`*values` for any number), the keywords
-are the node's attributes. Activations and primitives are kinds under their own names.
+are the node's attributes.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ir import ops
-from ir.graph import Node, make
-from ir.op import REGISTRY, Lowering, Op
-from ir.types import DType, Extent, as_dim, bind_dim, boolean, dtype_of, multiply
-from nncompiler.frontend.activations import ACTIVATIONS, make_activation, parameters_of
+from ir.graph import Node
+from ir.types import DType, bind_dim, boolean, dtype_of, multiply
+from nncompiler.frontend.activations import make_activation
+from nncompiler.frontend.kinds import checked_shape, count, kind
 from nncompiler.frontend.site import Site
-
-REQUIRED = inspect.Parameter.empty
-
-
-@dataclass(frozen=True)
-class Kind:
-    """An `op` of a layer graph. `operands` is None where any number above 0 is taken."""
-
-    name: str
-    build: Callable[..., Node]
-    operands: tuple[str, ...] | None
-    attributes: Mapping[str, Any]
-
-
-KINDS: dict[str, Kind] = {}
-
-
-def kind(build: Callable[..., Node], name: str = "") -> Callable[..., Node]:
-    """Enter a function (site, operands, *, attributes) as a kind under its name."""
-    parameters = list(inspect.signature(build).parameters.values())[1:]
-    variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    operands = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
-    attributes = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    name = name or build.__name__.removesuffix("_")
-    KINDS[name] = Kind(name, build, None if variadic else operands, attributes)
-    return build
-
-
-def find_kind(name: str) -> Kind | None:
-    """The kind of that name: a layer, an activation or a primitive; None if there is none."""
-    if name in KINDS:
-        return KINDS[name]
-    if name in ACTIVATIONS:
-        return _activation_kind(name)
-    return _primitive_kind(REGISTRY[name]) if name in _primitive_names() else None
-
-
-def kind_names() -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*KINDS, *ACTIVATIONS, *_primitive_names())))
-
+from nncompiler.frontend.weights import make_weight
 
 # --------------------------------------------------------------------------- leaves
 
@@ -114,19 +73,24 @@ def dense(
     bias_initializer: object = "zeros",
     regularizer: object = None,
     trainable: bool = True,
+    spectral_norm: bool = False,
+    weight_norm: bool = False,
 ) -> Node:
-    """activation(x @ weight + bias), weight (inputs, units)."""
+    """activation(x @ weight + bias), weight (inputs, units); see `make_weight` for its norms."""
     units = count("units", units)
     inputs = x.shape[-1] if x.shape else None
     if not isinstance(inputs, int):
         raise ValueError("dense needs a value whose last axis is a number of features")
-    weight = site.parameter(
-        "weight",
+    weight = make_weight(
+        site,
         (inputs, units),
+        units=1,
         fans=(inputs, units),
         initializer=initializer,
         regularizer=regularizer,
         trainable=trainable,
+        spectral_norm=spectral_norm,
+        weight_norm=weight_norm,
     )
     z = ops.matmul(x, weight)
     if use_bias:
@@ -155,10 +119,10 @@ def activate(site: Site, z: Node, activation: object) -> Node:
 
 @kind
 def activation(site: Site, x: Node, *, function: object) -> Node:
-    return _activate_only(site, x, function)
+    return activate_only(site, x, function)
 
 
-def _activate_only(site: Site, x: Node, function: object) -> Node:
+def activate_only(site: Site, x: Node, function: object) -> Node:
     """As `activate`, where x is another node's value and keeps that name."""
     name, call = make_activation(function)
     y = call(x)
@@ -167,19 +131,24 @@ def _activate_only(site: Site, x: Node, function: object) -> Node:
 
 
 @kind
-def dropout(site: Site, x: Node, *, rate: float) -> Node:
+def dropout(site: Site, x: Node, *, rate: float, spatial: bool = False) -> Node:
     """Zeros with probability `rate`, the rest scaled by 1 / (1 - rate); x itself at inference.
 
+    With `spatial` whole channels (axis 1) are dropped, all their places together.
     The mask is a function of seed, counter and this node's name, so it is never stored.
     """
+    if spatial and x.ndim < 3:
+        raise ValueError("spatial dropout needs a value of shape (batch, channels, space...)")
     if isinstance(rate, bool) or not 0.0 <= rate < 1.0:
         raise ValueError(f"rate has to be in [0, 1), not {rate!r}")
     if not site.program.training or rate == 0.0:
         return x
     seed, counter = site.random_source()
     key = (ops.constant(site.number, "u32"), seed)
-    drawn = ops.uniform(key, counter, x.shape, x.dtype)
-    mask = site.call_it(drawn >= float(rate), "mask")
+    shape = x.shape[:2] if spatial else x.shape
+    mask = site.call_it(ops.uniform(key, counter, shape, x.dtype) >= float(rate), "mask")
+    if spatial:
+        mask = ops.reshape(mask, (*shape, *(1 for _ in x.shape[2:])))
     return ops.where(mask, x * (1.0 / (1.0 - rate)), 0.0)
 
 
@@ -308,77 +277,5 @@ def argmin(site: Site, x: Node, *, axis: int = -1) -> Node:
     return ops.argmin(x, axis)
 
 
-# --------------------------------------------------------------------------- by name
-
-
-def _activation_kind(name: str) -> Kind:
-    def build(site: Site, x: Node, **parameters: Any) -> Node:
-        return _activate_only(site, x, (name, parameters))
-
-    return Kind(name, build, ("x",), parameters_of(name))
-
-
-def _primitive_names() -> tuple[str, ...]:
-    leaves = Lowering.LEAF
-    return tuple(n for n, op in REGISTRY.items() if op.lowering is not leaves or n == "iota")
-
-
-def _primitive_kind(op: Op) -> Kind:
-    """A kind from an op's record: its operands and attributes are those of its test samples."""
-    sample = op.samples()[0]
-    function = getattr(ops, op.name, None) or getattr(ops, f"{op.name}_", None)
-
-    def build(site: Site, *values: Node, **attrs: Any) -> Node:
-        known = {k: _attribute(k, v) for k, v in attrs.items()}
-        if op.lowering is Lowering.MAP and function is not None:
-            result = function(*values, **known)
-            assert isinstance(result, Node)
-            return result
-        return make(op, *values, **known)
-
-    operands = tuple("abcdef"[: len(sample.arrays)])
-    return Kind(op.name, build, operands, dict.fromkeys(sample.attrs, REQUIRED))
-
-
-def _attribute(name: str, value: Any) -> Any:
-    if name == "dtype":
-        return dtype_of(value)
-    if name == "shape":
-        return tuple(as_dim(v) for v in value)
-    return tuple(value) if isinstance(value, list) else value
-
-
-# --------------------------------------------------------------------------- checks
-
-
 def _dtype(site: Site, dtype: object) -> DType:
     return site.program.dtype if dtype is None else dtype_of(dtype)
-
-
-def count(name: str, value: Any) -> int:
-    """A whole number above 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} has to be a whole number, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} has to be at least 1, not {value}")
-    return int(value)
-
-
-def checked_shape(shape: Sequence[Any], *, symbols: bool = True) -> tuple[int | Extent, ...]:
-    """The extents of a shape; a symbol may stand only in front."""
-    if isinstance(shape, (str, bytes)) or not isinstance(shape, Sequence):
-        raise TypeError(f"shape has to be a tuple such as ('batch', 64), not {shape!r}")
-    dims = []
-    for axis, dim in enumerate(shape):
-        known = as_dim(dim)
-        if isinstance(known, Extent) and not symbols:
-            raise ValueError(f"the symbolic extent '{dim}' in shape {tuple(shape)} of a parameter")
-        if isinstance(known, Extent) and axis > 0:
-            raise ValueError(
-                f"symbolic extent '{dim}' on axis {axis} of shape {tuple(shape)}: a symbol may "
-                "stand only in the first entry"
-            )
-        if isinstance(known, int) and known < 0:
-            raise ValueError(f"negative extent {dim} in shape {tuple(shape)}")
-        dims.append(known)
-    return tuple(dims)

@@ -11,9 +11,10 @@ import networkx as nx
 from ir.graph import Node
 from ir.types import DType, dtype_of
 from nncompiler.errors import CompileError
+from nncompiler.frontend.catalogue import find_kind, kind_names
 from nncompiler.frontend.graphs import check_acyclic, check_names, fail, output_nodes
 from nncompiler.frontend.initializers import Initializer, make_initializer
-from nncompiler.frontend.layers import REQUIRED, Kind, find_kind, kind_names
+from nncompiler.frontend.kinds import REQUIRED, Kind
 from nncompiler.frontend.names import suggest
 from nncompiler.frontend.neurons import read_neurons
 from nncompiler.frontend.site import Built, Layer, Network, Program, Site
@@ -68,7 +69,7 @@ class _Step:
 
     node: Hashable
     kind: Kind
-    operands: tuple[Hashable, ...]
+    operands: tuple[Hashable | None, ...]  # None: an optional one that no edge brings
     attributes: Mapping[str, Any]
     share: str | None
 
@@ -96,7 +97,8 @@ def read_layers(
         results = {str(n): values[n] for n in wanted}
         ends = {k: program.ends[v] for k, v in results.items() if v in program.ends}
         names, updates = dict(program.names), dict(program.updates)
-        return program, Built(results, names, updates, ends, tuple(program.layers))
+        layers, checks = tuple(program.layers), dict(program.checks)
+        return program, Built(results, names, updates, ends, layers, checks)
 
     program, _ = run(False)
     trained, _ = run(True)
@@ -128,7 +130,9 @@ def _read_node(graph: nx.DiGraph[Any], node: Hashable) -> _Step:
     return _Step(node, kind, operands, attributes, None if share is None else str(share))
 
 
-def _order_operands(graph: nx.DiGraph[Any], node: Hashable, kind: Kind) -> tuple[Hashable, ...]:
+def _order_operands(
+    graph: nx.DiGraph[Any], node: Hashable, kind: Kind
+) -> tuple[Hashable | None, ...]:
     """The predecessors in the order of their slots (or of the graph where no edge has one)."""
     edges = [(u, dict(data)) for u, _, data in graph.in_edges(node, data=True)]
     what = f"{kind.name} '{node}'"
@@ -157,7 +161,8 @@ def _order_operands(graph: nx.DiGraph[Any], node: Hashable, kind: Kind) -> tuple
             message = f"{what}: '{by_slot[position]}' and '{u}' both feed slot {slot!r}"
             raise fail(message, node=node)
         by_slot[position] = u
-    return tuple(by_slot[i] for i in range(len(edges)))
+    _check_filled(what, node, kind, by_slot)
+    return tuple(by_slot.get(i) for i in range(max(by_slot) + 1))
 
 
 def _check_number(what: str, node: Hashable, kind: Kind, sources: Sequence[str]) -> None:
@@ -165,19 +170,31 @@ def _check_number(what: str, node: Hashable, kind: Kind, sources: Sequence[str])
         if not sources:
             raise fail(f"{what} has no inputs; it takes at least one", node=node)
         return
-    if len(sources) != len(kind.operands):
+    least, most = kind.required, len(kind.operands)
+    if not least <= len(sources) <= most:
         got = f"has {len(sources)} ({', '.join(sources)})" if sources else "has none"
         takes = ", ".join(kind.operands) or "none"
-        raise fail(f"{what} takes {len(kind.operands)} input(s) ({takes}) but {got}", node=node)
+        number = str(most) if least == most else f"{least} to {most}"
+        raise fail(f"{what} takes {number} input(s) ({takes}) but {got}", node=node)
+
+
+def _check_filled(what: str, node: Hashable, kind: Kind, by_slot: Mapping[int, Hashable]) -> None:
+    """Every slot that has to be filled is; of a kind without names all up to the last are."""
+    wanted = len(by_slot) if kind.operands is None else kind.required
+    for i in range(wanted):
+        if i not in by_slot:
+            name = str(i) if kind.operands is None else kind.operands[i]
+            raise fail(f"{what}: nothing feeds its slot '{name}'", node=node)
 
 
 def _slot_number(what: str, node: Hashable, kind: Kind, slot: Any, number: int) -> int:
     names = kind.operands or ()
     if isinstance(slot, str) and slot in names:
         return names.index(slot)
-    if isinstance(slot, int) and not isinstance(slot, bool) and 0 <= slot < number:
+    places = number if kind.operands is None else len(names)
+    if isinstance(slot, int) and not isinstance(slot, bool) and 0 <= slot < places:
         return slot
-    known = [*map(str, range(number)), *names]
+    known = [*map(str, range(places)), *names]
     raise fail(f"{what} has no slot {slot!r}", node=node, hint=f"slots: {', '.join(known)}")
 
 
@@ -185,13 +202,14 @@ def _build_node(program: Program, step: _Step, values: Mapping[Hashable, Node]) 
     name = str(step.node)
     site = Site(program, name, step.share or name, step.share is not None, step.kind.name)
     before = set(program.parameters)
+    given = [None if n is None else values[n] for n in step.operands]
     try:
-        value = step.kind.build(site, *(values[n] for n in step.operands), **step.attributes)
+        value = step.kind.build(site, *given, **step.attributes)
     except CompileError:
         raise
     except (ValueError, TypeError, OverflowError) as error:
-        given = _describe(step.operands, values)
-        message = f"{step.kind.name} '{name}': {error}{given}"
+        seen = _describe([n for n in step.operands if n is not None], values)
+        message = f"{step.kind.name} '{name}': {error}{seen}"
         raise fail(message, node=step.node) from error
     site.call_it(value)
     made = tuple(p for p in program.parameters if p not in before)

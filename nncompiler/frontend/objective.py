@@ -101,10 +101,10 @@ class Objective:
 
     @cached_property
     def checks(self) -> dict[str, tuple[int, int] | None]:
-        """Of every target: the allowed low <= label < high, or None for "must not be NaN"."""
-        checks: dict[str, tuple[int, int] | None] = {
-            t.id: (0, t.classes) if t.kind == LABELS else None for t in self.targets.values()
-        }
+        """By input id: the allowed low <= number < high, or None for "must not be NaN"."""
+        checks: dict[str, tuple[int, int] | None] = {**self.inference.checks}
+        for t in self.targets.values():
+            checks[t.id] = (0, t.classes) if t.kind == LABELS else None
         if self.weighted:
             checks[SAMPLE_WEIGHT] = None
         return checks

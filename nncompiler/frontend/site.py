@@ -27,7 +27,10 @@ RESERVED_PREFIXES = ("optimizer.", "random.", "target:", "grad:", "update:", "me
 
 @dataclass(frozen=True)
 class Parameter:
-    """A learned array. `is_weight` tells whether the model's regularizer applies to it."""
+    """A learned array. `is_weight` tells whether the model's regularizer applies to it.
+
+    `stream` names the parameter whose random numbers it is drawn from, itself where it is empty.
+    """
 
     name: str
     node: Node
@@ -36,6 +39,7 @@ class Parameter:
     regularizer: Regularizer | None
     is_weight: bool
     fans: Fans
+    stream: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ class Layer:
 class Built:
     """The graph of a network: outputs by name, names of values, new values of states.
 
-    `ends` holds the outputs that end in softmax, log_softmax or sigmoid: (its name, what it saw).
+    `ends` holds the outputs that end in softmax, log_softmax or sigmoid: (its name, what it saw);
+    `checks` the low <= number < high that inputs of whole numbers have to keep, by input.
     """
 
     outputs: dict[str, Node]
@@ -68,6 +73,7 @@ class Built:
     updates: dict[str, Node]
     ends: dict[str, tuple[str, Node]]
     layers: tuple[Layer, ...]
+    checks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def logits(self) -> dict[str, Node]:
@@ -107,7 +113,9 @@ COUNTER = "random.counter"
 
 
 def draw_parameter(parameter: Parameter, seed: int) -> Array:
-    rng = np.random.default_rng([seed % 2**64, zlib.crc32(parameter.name.encode())])
+    rng = np.random.default_rng(
+        [seed % 2**64, zlib.crc32((parameter.stream or parameter.name).encode())]
+    )
     shape = tuple(int(d) for d in parameter.node.shape)  # type: ignore[arg-type]
     try:
         values = parameter.initializer.draw(rng, shape, parameter.fans, parameter.node.dtype)
@@ -131,6 +139,7 @@ class Program:
     names: dict[Node, str] = field(default_factory=dict)
     ends: dict[Node, tuple[str, Node]] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
+    checks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -164,8 +173,12 @@ class Site:
         regularizer: object = None,
         trainable: bool = True,
         is_weight: bool = True,
+        stream: str = "",
     ) -> Node:
-        """The parameter `owner.suffix` (or `owner`); sites of one owner share it."""
+        """The parameter `owner.suffix` (or `owner`); sites of one owner share it.
+
+        `stream` is the suffix of the parameter whose random numbers it is drawn from.
+        """
         name = f"{self.owner}.{suffix}" if suffix else self.owner
         known = self.program.parameters.get(name)
         if known is not None:
@@ -176,7 +189,14 @@ class Site:
         drawn = self.program.initializer if initializer is None else make_initializer(initializer)
         node = ops.input(name, self.program.dtype, shape)
         self.program.parameters[name] = Parameter(
-            name, node, drawn, bool(trainable), make_regularizer(regularizer), is_weight, fans
+            name,
+            node,
+            drawn,
+            bool(trainable),
+            make_regularizer(regularizer),
+            is_weight,
+            fans,
+            f"{self.owner}.{stream}" if stream else "",
         )
         self.program.makers[name] = self
         return node
@@ -206,6 +226,38 @@ class Site:
         if activation in ("softmax", "log_softmax", "sigmoid"):
             self.program.ends.setdefault(result, (activation, seen))
         return result
+
+    def state(self, suffix: str, initial: Array) -> Node:
+        """The persistent value `owner.suffix` that no optimizer changes; see `advance`."""
+        id = f"{self.owner}.{suffix}"
+        check_id(id)
+        if id in self.program.parameters or id in self.program.inputs:
+            raise ValueError(f"duplicate name: '{id}' is also a parameter or an input")
+        known = self.program.states.get(id)
+        if known is None:
+            array = np.asarray(initial, self.program.dtype.numpy)
+            known = State(ops.input(id, self.program.dtype, array.shape), array)
+            self.program.states[id] = known
+        elif not self.shared or known.initial.shape != np.shape(initial):
+            raise ValueError(
+                f"duplicate name: two layers keep '{id}', of shapes {known.initial.shape} and "
+                f"{np.shape(initial)}; give both the same share=... if it is meant to be one"
+            )
+        return known.node
+
+    def latest(self, state: Node) -> Node:
+        """What the layers before this one make of the state in this step."""
+        return self.program.updates.get(state.attrs["id"], state)
+
+    def advance(self, state: Node, change: Callable[[Node], Node]) -> None:
+        """Every training step replaces the state by change(state); layers that share it in turn."""
+        self.program.updates[state.attrs["id"]] = change(self.latest(state))
+
+    def check_range(self, source: Node, low: int, high: int) -> None:
+        """Refuse calls whose whole numbers in the input `source` are not in low .. high - 1."""
+        id = source.attrs["id"]
+        known = self.program.checks.get(id, (low, high))
+        self.program.checks[id] = (max(low, known[0]), min(high, known[1]))
 
     def random_source(self) -> tuple[Node, Node]:
         """(seed, counter): two u32 scalars; the counter is advanced by every training step."""

@@ -10,6 +10,7 @@ from nncompiler.schedule.apply import row_loops, scatter_loops
 from nncompiler.schedule.axes import merge_axes
 from nncompiler.schedule.contraction import plan_contraction
 from nncompiler.schedule.heuristics import choose_rows, kernel_lanes
+from nncompiler.schedule.sparse import plan_sparse
 from nncompiler.schedule.split import split_stages
 
 
@@ -19,6 +20,8 @@ def schedule(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
         lanes = kernel_lanes(kernel, target)
         kernel = replace(kernel, schedule=(Vectorize("z", lanes),))
         return kernel, scatter_loops(kernel)
+    if kernel.sparse is not None:
+        return plan_sparse(kernel, target)
     kernel = merge_axes(kernel)
     if kernel.recipe == "contract":
         return split_stages(*plan_contraction(kernel, target), target)

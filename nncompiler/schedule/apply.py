@@ -33,9 +33,10 @@ from ir.loops import (
 )
 from ir.scalar import Scalar
 from ir.types import DType
-from nncompiler.schedule.heuristics import FULL_UNROLL, is_dear
+from nncompiler.schedule.heuristics import FULL_UNROLL, cost_of
 
 SCRATCH_LIMIT = 4096  # elements of one thread-local row
+KEPT_COST = 4  # instructions that are worth a store and a load
 
 
 def row_loops(kernel: Kernel) -> Function:
@@ -120,7 +121,8 @@ class _Rows:
     # ------------------------------------------------------------ values kept between passes
 
     def _choose_scratch(self, levels: list[int], writes: list[tuple[int, Write]]) -> None:
-        """Dear values that a later pass needs again are kept in a thread-local row."""
+        """What a later pass needs again is kept in a thread-local row, if it costs more to compute
+        than to read: the largest such values, so that their operands are not read again."""
         if len(self.inner) != 1 or not isinstance(self.inner[0].extent, int):
             return
         (axis,) = self.inner
@@ -130,18 +132,49 @@ class _Rows:
         length = axis.extent if axis is self.vector else axis.extent * self.lanes
         if length > SCRATCH_LIMIT:
             return
-        uses: dict[Scalar, set[int]] = {}
         passes = [(self.depths[r.name], r.value) for r in self.kernel.reductions]
         passes += [(depth, w.value) for depth, w in writes]
-        for level, value in passes:
-            for s in scalar.walk([value]):
-                if is_dear(s) and axis in scalar.variables(s):
-                    uses.setdefault(s, set()).add(level)
-        for s, found in uses.items():
-            if len(found) > 1:
+        made: dict[Scalar, int] = {}  # value -> the first pass that computes it
+        for level in levels:
+            values = [value for at, value in passes if at == level]
+            for s in self._wanted_again(values, made, axis):
                 name = f"row{len(self.scratch)}"
                 size = -(-length // self.lanes) * self.lanes
-                self.scratch[s] = (min(found), Buffer(name, s.dtype, size, True))
+                self.scratch[s] = (made[s], Buffer(name, s.dtype, size, True))
+            for s in scalar.walk(values):
+                made.setdefault(s, level)
+
+    def _wanted_again(
+        self, values: list[Scalar], made: dict[Scalar, int], axis: Var
+    ) -> list[Scalar]:
+        """The largest parts of `values` that an earlier pass has computed at some cost."""
+        found: dict[Scalar, None] = {}
+        stack, seen = list(values), set[Scalar]()
+        while stack:
+            s = stack.pop()
+            if s in seen:
+                continue
+            seen.add(s)
+            if s in self.scratch:
+                continue
+            kept = s.kind == "apply" and s in made and axis in scalar.variables(s)
+            if kept and self._cost_again(s) >= KEPT_COST:
+                found[s] = None
+            else:
+                stack.extend(s.args)
+        return list(found)
+
+    def _cost_again(self, value: Scalar) -> int:
+        """What computing the value once more costs, given what is kept already."""
+        total, stack, seen = 0, [value], set[Scalar]()
+        while stack:
+            s = stack.pop()
+            if s in seen or s in self.scratch:
+                continue
+            seen.add(s)
+            total += cost_of(s)
+            stack.extend(s.args)
+        return total
 
     def _scratch_index(self) -> Index:
         (axis,) = self.inner

@@ -11,11 +11,12 @@ contraction is a row kernel like any other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from ir import scalar
-from ir.index import Index, Var, flatten
+from ir.index import Index, Var
 from ir.loops import (
     Buffer,
     For,
@@ -30,7 +31,7 @@ from ir.loops import (
     Vectorize,
 )
 from ir.scalar import Scalar
-from ir.types import Extent, multiply
+from ir.types import Dim, Extent, multiply
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.apply import row_loops, stores
 from nncompiler.schedule.heuristics import (
@@ -50,8 +51,8 @@ def plan_contraction(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
         kernel = replace(kernel, recipe="rows", schedule=choose_rows(kernel, target))
         return kernel, row_loops(kernel)
     m, n, lhs, rhs = roles
-    in_order = rhs.index.coefficient(n) == 1
-    kernel = replace(kernel, schedule=choose_contract(kernel, m, n, in_order, target))
+    schedule = choose_contract(kernel, m, n, lhs, rhs, target)
+    kernel = replace(kernel, schedule=schedule)
     return kernel, _loops(kernel, m, n, lhs, rhs)
 
 
@@ -103,11 +104,14 @@ def _loops(kernel: Kernel, m: Var, n: Var, lhs: Scalar, rhs: Scalar) -> Function
     outer = [v for v in kernel.axes if v not in (m, n)]
     body: list[Stmt] = []
     workspace: tuple[Buffer, ...] = ()
-    if any(isinstance(d, Pack) for d in kernel.schedule):
-        packed, copy, buffer = _pack(kernel, n, rhs, lanes)
+    if Pack("rhs") in kernel.schedule:
+        rhs, copy, buffer = _pack(kernel, n, width, rhs, lanes, "packed_rhs")
         body.append(copy)
-        workspace = (buffer,)
-        rhs = packed
+        workspace += (buffer,)
+    if Pack("lhs") in kernel.schedule:
+        lhs, copy, buffer = _pack(kernel, m, height, lhs, min(lanes, height), "packed_lhs")
+        body.append(copy)
+        workspace += (buffer,)
     epilogue = tuple(stores(kernel.writes))
     tile: Stmt = Tile(
         m,
@@ -122,35 +126,56 @@ def _loops(kernel: Kernel, m: Var, n: Var, lhs: Scalar, rhs: Scalar) -> Function
         lanes,
         UNROLL,
     )
-    for v in reversed(outer):
-        tile = For(v, "serial", 1, (tile,))
+    tile = _nest(outer, tile)
     return Function(kernel.label, kernel.buffers, (*body, tile), workspace=workspace)
 
 
-def _pack(kernel: Kernel, n: Var, rhs: Scalar, lanes: int) -> tuple[Scalar, Stmt, Buffer]:
-    """A copy of the right operand with the columns contiguous: (load of it, statement, buffer)."""
-    others = [v for v in (*kernel.axes, *kernel.reduce_axes) if v != n and _moves(rhs, v)]
-    others.sort(key=lambda v: (isinstance(v.extent, int), -(rhs.index.coefficient(v) or 0)))
-    order = (*others, n)
-    shape = tuple(v.extent for v in order)
-    strides = [1]
-    for dim in reversed(shape[1:]):
-        assert isinstance(dim, int)
-        strides.append(strides[-1] * dim)
-    index = flatten(tuple(Index.of(v) for v in order), tuple(reversed(strides)))
-    buffer = Buffer("packed", rhs.dtype, multiply(shape), True)
-    packed = scalar.load("packed", index, rhs.dtype)
-    row = next((v for v in reversed(others) if rhs.index.coefficient(v) == 1), None)
-    copy: Stmt
-    if row is not None:
-        copy = Transpose(row=row, column=n, buffer="packed", index=index, value=rhs, lanes=lanes)
-        rest = [v for v in others if v != row]
+def _pack(
+    kernel: Kernel, axis: Var, block: int, operand: Scalar, lanes: int, name: str
+) -> tuple[Scalar, Stmt, Buffer]:
+    """A copy of an operand in the order in which tiles read it: (load of it, statement, buffer).
+
+        W[k, j]  ->  packed[j // block][k][j % block]
+
+    `axis` is cut into blocks, which are laid out one after the other where all extents are known.
+    """
+    others = [v for v in (*kernel.axes, *kernel.reduce_axes) if v != axis and _moves(operand, v)]
+    others.sort(key=lambda v: (isinstance(v.extent, int), -(operand.index.coefficient(v) or 0)))
+    assert isinstance(axis.extent, int)
+    column = Index.of(axis)
+    if all(isinstance(v.extent, int) for v in others) and axis.extent > block:
+        rows = multiply(v.extent for v in others)
+        assert isinstance(rows, int)
+        inner, start = block, (column // block) * (rows * block) + column % block
+        size: Dim = -(-axis.extent // block) * rows * block
     else:
-        copy = For(n, "vector", lanes, (Store("packed", index, rhs),))
-        rest = others
-    for v in reversed(rest):
-        copy = For(v, "serial", 1, (copy,))
+        inner, start = axis.extent, column
+        size = multiply([*(v.extent for v in others), axis.extent])
+    index, stride = start, inner
+    for v in reversed(others):
+        index = index + Index.of(v) * stride
+        stride = stride * v.extent if isinstance(v.extent, int) else 0
+    buffer = Buffer(name, operand.dtype, size, True)
+    packed = scalar.load(name, index, operand.dtype)
+    row = next((v for v in reversed(others) if operand.index.coefficient(v) == 1), None)
+    copy: Stmt
+    if row is not None and isinstance(row.extent, int):
+        copy = Transpose(row, axis, name, index, operand, lanes)
+        others = [v for v in others if v != row]
+    else:
+        copy = Store(name, index, operand)
+    if block == lanes and isinstance(copy, Store):
+        others, copy = [], _nest(others, copy)  # block by block: what is written lies together
+    if not isinstance(copy, Transpose):
+        copy = For(axis, "vector", lanes, (copy,))
+    copy = _nest(others, copy)
     return packed, copy, buffer
+
+
+def _nest(axes: Sequence[Var], stmt: Stmt) -> Stmt:
+    for v in reversed(axes):
+        stmt = For(v, "serial", 1, (stmt,))
+    return stmt
 
 
 D = TypeVar("D", Vectorize, TileBy)

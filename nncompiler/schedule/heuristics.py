@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ir import scalar
 from ir.index import Index, Var
-from ir.loops import Directive, Kernel, Pack, TileBy, Unroll, Vectorize
+from ir.loops import Directive, Kernel, Pack, Tile, TileBy, Unroll, Vectorize
 from ir.op import CHEAP, REGISTRY
 from ir.scalar import Scalar
 from ir.types import Dim, Extent, f32, f64
@@ -17,6 +17,8 @@ from nncompiler.schedule.axes import kernel_indices, kernel_scalars
 TYPICAL_EXTENT = 64  # what a symbolic extent is taken for
 CHEAP_COST, DEAR_COST, DIVIDE_COST = 1, 14, 3
 HORIZONTAL_COST = 20  # combining the lanes of one vector
+LARGE, LONG, REUSED = 3 << 20, 512, 128  # when a contiguous operand is packed all the same
+SINGLE_ROW = 8  # vectors of a tile with one row
 FULL_UNROLL = 16  # reductions no longer than this are written out
 
 
@@ -40,10 +42,6 @@ def cost_of(s: Scalar) -> int:
     return CHEAP_COST if CHEAP in REGISTRY[s.name].flags else DEAR_COST
 
 
-def is_dear(s: Scalar) -> bool:
-    return cost_of(s) >= DEAR_COST
-
-
 def choose_rows(kernel: Kernel, target: Target) -> tuple[Directive, ...]:
     """Which axis of a row kernel runs over the lanes: the one with the smallest estimated cost."""
     lanes = kernel_lanes(kernel, target)
@@ -51,8 +49,15 @@ def choose_rows(kernel: Kernel, target: Target) -> tuple[Directive, ...]:
     directives: list[Directive] = []
     if candidates:
         best = min(reversed(candidates), key=lambda v: row_cost(kernel, v, lanes))
-        directives.append(Vectorize(best.name, lanes))
+        directives.append(Vectorize(best.name, fitting_lanes(best.extent, lanes)))
     return tuple(directives)
+
+
+def fitting_lanes(extent: Dim, lanes: int) -> int:
+    """Vectors no wider than a short axis: whole short vectors need no mask."""
+    if not isinstance(extent, int) or extent >= lanes:
+        return lanes
+    return max(2, 1 << (extent - 1).bit_length())
 
 
 def row_cost(kernel: Kernel, axis: Var, lanes: int) -> float:
@@ -76,35 +81,54 @@ def _access_cost(index: Index, axis: Var, lanes: int) -> float:
     stride = index.coefficient(axis)
     if stride == 0:
         return 0.5
-    return 1.0 if stride == 1 else 1.2 * lanes
+    return 1.0 if stride == 1 else 3.0 * lanes
 
 
 # --------------------------------------------------------------------------- contractions
 
 
 def choose_contract(
-    kernel: Kernel, m: Var, n: Var, rhs_is_in_order: bool, target: Target
+    kernel: Kernel, m: Var, n: Var, lhs: Scalar, rhs: Scalar, target: Target
 ) -> tuple[Directive, ...]:
-    """Register tile, unrolling and packing of a contraction."""
+    """Register tile, unrolling and packing of a contraction.
+
+    The right operand is packed where its columns are not contiguous, and where it is so large that
+    its rows fall on the same sets of the cache; the left one where it is read across rows that lie
+    far apart (a transposed matrix).
+    """
     (reduction,) = kernel.reductions
-    lanes = target.lanes(reduction.value.dtype)
+    lanes = fitting_lanes(n.extent, target.lanes(reduction.value.dtype))
+    packs: list[Directive] = []
     vectors, height = tile_shape(m.extent, size_of(n.extent), lanes, target.registers)
-    directives: list[Directive] = [
+    if rhs.index.coefficient(n) != 1 or _is_far_apart(kernel, m, n, rhs):
+        packs.append(Pack("rhs"))
+    if lhs.index.coefficient(m) == 1 and _is_far_apart(kernel, n, m, lhs):
+        packs.append(Pack("lhs"))
+        vectors, height = (3, 8) if target.registers >= 32 else (vectors, 4)
+    return (
         Vectorize(n.name, lanes),
         TileBy(n.name, vectors * lanes),
         TileBy(m.name, height),
         Unroll("k", 4),
-    ]
-    if not rhs_is_in_order:
-        directives.append(Pack("rhs"))
-    return tuple(directives)
+        *packs,
+    )
+
+
+def _is_far_apart(kernel: Kernel, other: Var, axis: Var, operand: Scalar) -> bool:
+    """Is the operand large, its rows `axis` long, and used often enough to pay for a copy?"""
+    size = operand.dtype.bytes
+    for v in (other, axis, *kernel.reduce_axes):
+        if not isinstance(v.extent, int):
+            return False
+        size *= 1 if v == other else v.extent
+    return size >= LARGE and size_of(other.extent) >= REUSED and size_of(axis.extent) >= LONG
 
 
 def tile_shape(rows: Dim, columns: int, lanes: int, registers: int) -> tuple[int, int]:
     """(vectors, rows) of a register tile: rows * vectors accumulators, `vectors` of the right
     operand and one broadcast must fit. Wide tiles read the left operand less often."""
     needed = max(1, -(-columns // lanes))
-    widest = 4 if registers >= 32 else 2
+    widest = (8 if rows == 1 else 4) if registers >= 32 else 2
     vectors = min(needed, widest)
     if needed > widest:
         # fewest wasted vectors in the last tile, wide tiles first
@@ -116,17 +140,31 @@ def tile_shape(rows: Dim, columns: int, lanes: int, registers: int) -> tuple[int
     return vectors, height
 
 
+def single_row_vectors(tile: Tile) -> int:
+    """How many vectors of columns a tile takes at once where a batch turns out to have one row: as
+    many as fit, but a multiple of those that it takes otherwise, where there are more blocks."""
+    assert isinstance(tile.n.extent, int)
+    needed = -(-tile.n.extent // tile.lanes)
+    contiguous = tile.rhs.index.coefficient(tile.n) == 1  # not packed into blocks
+    if isinstance(tile.m.extent, int) or needed <= tile.vectors or not contiguous:
+        return tile.vectors
+    return needed if needed <= SINGLE_ROW else SINGLE_ROW // tile.vectors * tile.vectors
+
+
 def tile_rows(m: Dim, height: int) -> tuple[int, ...]:
     """Heights of the tiles that together serve `m` rows, tall ones first.
 
-        64, 6   ->  6, 4          batch, 4  ->  4, 1
+        64, 6   ->  4          17, 6  ->  6, 5          batch, 4  ->  4, 1
+
+    One height for all is best: every height is a piece of code of its own.
     """
     if not isinstance(m, int):
         return tuple(dict.fromkeys((height, *((2,) if height >= 8 else ()), 1)))
     if m <= height:
         return (max(m, 1),)
+    for even in range(height, height // 2, -1):
+        if m % even == 0:
+            return (even,)
     count = -(-m // height)
     even = -(-m // count)
-    if m % even == 0:
-        return (even,)
     return even, m % even

@@ -32,7 +32,7 @@ from ir.loops import (
 )
 from ir.types import Dim, Extent
 from nncompiler.codegen.target import Target
-from nncompiler.schedule.heuristics import TYPICAL_EXTENT, cost_of, row_cost, size_of
+from nncompiler.schedule.heuristics import TYPICAL_EXTENT, cost_of, row_cost, single_row_vectors, size_of
 
 PAYS = 6_000  # a stage that is worth dealing out
 CHUNK = 600  # a chunk that is worth a ticket
@@ -92,8 +92,8 @@ def _axes(stmt: Stmt) -> Iterator[Axis]:
             yield var, step
             if len(body) == 1:
                 yield from _axes(body[0])
-        case Tile(m=m, n=n, rows=rows, vectors=vectors, lanes=lanes):
-            yield n, vectors * lanes
+        case Tile(m=m, n=n, rows=rows, lanes=lanes):
+            yield n, single_row_vectors(stmt) * lanes
             if _fills(rows, m.extent):
                 yield m, rows[0]
         case Transpose(row=row, column=column, lanes=lanes):

@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         times = start_up()
         for name, seconds in times.items():
-            print(f"{name:42s} {readable(seconds)}")
+            print(f"{name:46s} {readable(seconds)}")
     if options.json:
         options.json.write_text(json.dumps({"workloads": rows, "start up": times}, indent=1))
     return 1 if any(row["mismatch"] for row in rows) else 0

@@ -24,10 +24,11 @@ def build(w: Workload) -> dict[str, Callable[[], Any]]:
     model = compile_model(w)
     turns = cycle(data)
     if w.mode == "infer":
-        return {"": lambda: model(next(turns)[0])}
+        bound = model.bind(data[0][0])
+        return {"": lambda: model(next(turns)[0]), "bound": bound}
     if w.mode == "step":
-        bound = cycle([compile_model(w).bind(*pair) for pair in data[:1]])
-        return {"": lambda: model.step(*next(turns)), "bound": lambda: next(bound)()}
+        bound = compile_model(w).bind(*data[0])
+        return {"": lambda: model.step(*next(turns)), "bound": bound}
     x, t = data[0]
     if w.mode == "loop":
         native = model.bind(x, t)

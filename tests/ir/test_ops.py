@@ -115,6 +115,32 @@ COMBINE: dict[str, tuple[Callable[..., Any], float]] = {
 }
 
 
+def swept(arrays: list[np.ndarray], attrs: Any, result: np.ndarray) -> np.ndarray:
+    """The sums of a sweep by recursion over the edges that end at a node."""
+    weights, *rest = arrays
+    width, edges = attrs["sources"], iter(attrs["edges"].array.tolist())
+    rows = attrs["rows"].array.tolist()
+    ending = {column: [next(edges) for _ in range(count)] for column, count, _ in rows}
+    kinds = np.repeat(*attrs["runs"].array.T)
+    kind = {row[0]: attrs["formulas"][k] for row, k in zip(rows, kinds, strict=True)}
+
+    def total(b: int, column: int) -> Any:
+        return sum(weights[number] * state(b, slot) for slot, number in ending[column])
+
+    def state(b: int, slot: int) -> Any:
+        if slot < width:
+            return rest[0][b, slot]
+        z, column = total(b, slot - width), slot - width
+        if kind[column] == "tanh z":
+            return np.tanh(z)
+        return 1 / (1 + np.exp(-(z + rest[-1][b, column])))
+
+    for column, _, place in rows:
+        for b in range(len(result) if place >= 0 else 0):
+            result[b, place] = total(b, column)
+    return result
+
+
 def points(shape: tuple[int, ...]) -> Any:
     return itertools.product(*map(range, shape))
 
@@ -131,8 +157,8 @@ def plain(op: Op, y: Node, arrays: list[np.ndarray], attrs: Any) -> np.ndarray:
                 result[p] = SCALAR[name](*(a[p].item() for a in arrays), **attrs)
         case Lowering.VIEW, _:
             return moved(op, y, arrays, attrs)
-        case Lowering.REDUCE, name:
-            combine, start = COMBINE[name]
+        case Lowering.REDUCE, _:
+            combine, start = COMBINE[op.combine or ""]
             x = np.moveaxis(arrays[0], attrs["axes"], range(len(attrs["axes"])))
             x = x.reshape(-1, *shape) if x.size else np.zeros((0, *shape))
             for p in points(shape):
@@ -159,6 +185,17 @@ def plain(op: Op, y: Node, arrays: list[np.ndarray], attrs: Any) -> np.ndarray:
             for p in points(indices.shape):
                 if 0 <= indices[p] < attrs["size"]:
                     result[indices[p]] += updates[p]
+        case Lowering.FOLD, _:
+            window, sizes = REGISTRY["window"], arrays[0].shape[len(shape) :]
+            given = {k: v for k, v in attrs.items() if k != "extents"} | {"sizes": sizes}
+            for p in points(arrays[0].shape):
+                (source,) = window.sources(tuple(Index.of(i) for i in p), [y.type], **given)
+                result[tuple(i.evaluate({}) for i in source.indices)] += arrays[0][p]
+        case Lowering.SPARSE, "sweep":
+            return swept(arrays, attrs, result)
+        case Lowering.SPARSE, "pair_sums":
+            for e, (m, n) in enumerate(zip(attrs["left"].array, attrs["right"].array, strict=True)):
+                result[e] = sum(a[m] * b[n] for a, b in zip(*arrays, strict=True))
         case Lowering.LEAF, "constant":
             return np.frombuffer(attrs["value"].data, y.dtype.numpy).reshape(shape)
         case Lowering.LEAF, "iota":

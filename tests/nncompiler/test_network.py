@@ -12,7 +12,8 @@ import pytest
 from ir.graph import Graph
 from ir.interpret import run_graph
 from nncompiler.errors import CompileError
-from nncompiler.frontend.layers import KINDS, find_kind, kind_names
+from nncompiler.frontend.catalogue import find_kind, kind_names
+from nncompiler.frontend.kinds import KINDS
 from nncompiler.frontend.network import read_network
 from nncompiler.frontend.site import Network
 

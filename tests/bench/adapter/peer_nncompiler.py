@@ -20,6 +20,7 @@ from session import Session  # the harness's
 if importlib.util.find_spec("nncompiler") is None:  # not installed: from this repository
     sys.path.append(str(Path(__file__).resolve().parents[3]))
 
+IMAGES = ("lenet", "deconv_ae")
 NAME, IMPORTS = "nncompiler", ["nncompiler"]
 
 
@@ -28,9 +29,13 @@ def env(threads: int, variant: str) -> dict[str, str]:
 
 
 def variants(wl: Any) -> list[str]:
+    if wl.family in IMAGES and wl.kind == "train":
+        return ["call", "bound"]
     if wl.family == "mlp" and wl.kind == "train":
         native = wl.cfg.get("loop") or wl.cfg.get("epoch")
         return ["native"] if native else ["call", "bound"]
+    if wl.family == "mlp" and not wl.numpy_io:
+        return ["call", "bound"]
     return ["call"] if wl.family in ("mlp", "adam_10m", "fused_elem") else []
 
 
@@ -54,6 +59,8 @@ def build(wl: Any, data: Any, variant: str, threads: int) -> Session:
         return build_update(wl, data, options)
     if wl.family == "fused_elem":
         return build_elementwise(data)
+    if wl.family in IMAGES:
+        return build_images(wl, data, variant, options)
     return build_mlp(wl, data, variant, options)
 
 
@@ -75,10 +82,13 @@ def build_mlp(wl: Any, data: Any, variant: str, options: Any) -> Session:
     for i in range(len(wl.cfg["sizes"]) - 1):
         model.parameters[f"layer{i}.weight"][...] = data.params[f"w{i}"]
         model.parameters[f"layer{i}.bias"][...] = data.params[f"b{i}"]
-    count = len(data.batches)
-    if not training:
-        return Session(lambda i: model(data.batches[i % count][0]), output=lambda y: y)
-    return Session(train_step(wl, data, variant, model), loss=float)
+    if training:
+        return Session(train_step(wl, data, variant, model), loss=float)
+    inputs, count = [x for (x,) in data.batches], len(data.batches)
+    if variant == "bound":
+        bound = [model.bind(x) for x in inputs]
+        return Session(lambda i: bound[i % count](), output=lambda y: y)
+    return Session(lambda i: model(inputs[i % count]), output=lambda y: y)
 
 
 def mlp_graph(cfg: dict[str, Any]) -> Any:
@@ -107,6 +117,51 @@ def train_step(wl: Any, data: Any, variant: str, model: Any) -> Callable[[int], 
     return lambda i: model.step(*batches[i % count])
 
 
+# ------------------------------------------------------------------ networks of convolutions
+
+
+def build_images(wl: Any, data: Any, variant: str, options: Any) -> Session:
+    layers = lenet_layers() if wl.family == "lenet" else autoencoder_layers()
+    g = nx.DiGraph()
+    g.add_node("x", op="input", shape=("batch", *data.batches[0][0].shape[1:]))
+    for name, attributes in layers.items():
+        g.add_node(name, **attributes)
+    nx.add_path(g, ["x", *layers])
+    losses = {"ce": "cross_entropy", "mse": "mse"}
+    model = nnc.compile(g, loss=losses[wl.loss], optimizer=optimizer(wl), options=options)
+    for name in model.parameters:
+        layer, _, suffix = name.partition(".")
+        key = suffix[0] + layer if layer.isdigit() else layer + suffix[0]
+        model.parameters[name][...] = data.params[key]
+    return Session(train_step(wl, data, variant, model), loss=float)
+
+
+def lenet_layers() -> dict[str, dict[str, Any]]:
+    conv = {"op": "conv", "kernel_size": 5, "activation": "relu"}
+    dense = {"op": "dense", "activation": "relu"}
+    return {
+        "c0": {**conv, "filters": 6, "padding": 2},
+        "pool0": {"op": "max_pool", "pool_size": 2},
+        "c1": {**conv, "filters": 16},
+        "pool1": {"op": "max_pool", "pool_size": 2},
+        "flat": {"op": "flatten"},
+        "0": {**dense, "units": 120},
+        "1": {**dense, "units": 84},
+        "2": {"op": "dense", "units": 10},
+    }
+
+
+def autoencoder_layers() -> dict[str, dict[str, Any]]:
+    down = {"op": "conv", "kernel_size": 3, "strides": 2, "padding": 1, "activation": "relu"}
+    up = {"op": "conv_transpose", "kernel_size": 4, "strides": 2, "padding": 1}
+    return {
+        "c0": {**down, "filters": 16},
+        "c1": {**down, "filters": 32},
+        "d0": {**up, "filters": 16, "activation": "relu"},
+        "d1": {**up, "filters": 1, "activation": "sigmoid"},
+    }
+
+
 # ------------------------------------------------------------------ the other families
 
 
@@ -115,6 +170,8 @@ def build_update(wl: Any, data: Any, options: Any) -> Session:
     g = nx.DiGraph()
     for name, value in data.params.items():
         g.add_node(name, op="parameter", shape=value.shape)
+        g.add_edge(name, f"{name} used", slot=0)  # a graph has no loose ends
+        g.nodes[f"{name} used"]["op"] = "neg"
     model = nnc.compile(g, optimizer=optimizer(wl), options=options)
     for name, value in data.params.items():
         model.parameters[name][...] = value

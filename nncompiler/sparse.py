@@ -1,0 +1,78 @@
+"""Takes a node that sums along edges, gives its statement on columns and the tables that it reads.
+
+sweep(w, x, extras; tables)   ->   Sweep i:batch n:nodes   z = sum of w[..] * state[..]
+pair_sums(a, b; columns)      ->   PairSums                y[e] = sum of a[i, l] * b[i, r]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ir.graph import Node, make
+from ir.index import Var
+from ir.loops import PairSums, Sweep
+from ir.scalar import Scalar
+
+TABLES = {"sweep": ("runs", "rows", "edges"), "pair_sums": ("left", "right")}
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Where a sparse node's values are: how an operand is read over axes, buffers of the tables and
+    of the result."""
+
+    read: Callable[[Node, tuple[Var, ...]], Scalar]
+    tables: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def tables_of(node: Node) -> tuple[Node, ...]:
+    """The constants that hold the structure of a sparse node."""
+    return tuple(make("constant", value=node.attrs[name]) for name in TABLES[node.op.name])
+
+
+def lower_sparse(node: Node, where: Operand) -> Sweep | PairSums:
+    """The statement that computes the node, not yet scheduled."""
+    return _sweep(node, where) if node.op.name == "sweep" else _pairs(node, where)
+
+
+def _sweep(node: Node, where: Operand) -> Sweep:
+    weights, *rest = node.inputs
+    sources = node.attrs["sources"]
+    row, column = Var("i", node.shape[0]), Var("n", node.attrs["rows"].shape[0])
+    source, edge = Var("m", sources), Var("e", weights.shape[0])
+    extras = rest[1:] if sources else rest
+    runs, rows, edges = where.tables
+    return Sweep(
+        row,
+        column,
+        source,
+        edge,
+        where.read(rest[0], (row, source)) if sources else None,
+        tuple(where.read(extra, (row, column)) for extra in extras),
+        where.read(weights, (edge,)),
+        (runs, rows, edges),
+        node.attrs["runs"].shape[0],
+        node.attrs["formulas"],
+        where.outputs,
+        node.attrs["kept"],
+    )
+
+
+def _pairs(node: Node, where: Operand) -> PairSums:
+    a, b = node.inputs
+    row, pair = Var("i", a.shape[0]), Var("e", node.shape[0])
+    left, right = Var("l", a.shape[1]), Var("r", b.shape[1])
+    lefts, rights = where.tables
+    return PairSums(
+        row,
+        left,
+        right,
+        pair,
+        where.read(a, (row, left)),
+        where.read(b, (row, right)),
+        lefts,
+        rights,
+        where.outputs,
+    )

@@ -1,0 +1,88 @@
+"""Takes a kind of layer with its attributes, gives the checks that hold for every layer.
+
+The layer stands behind a dense layer, so that its derivative by its input is checked as well as
+those by its parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+import nncompiler as nnc
+from nncompiler.reference import Reference
+
+BOUNDS = {"float32": 3e-5, "float64": 1e-11}
+
+
+@dataclass(frozen=True)
+class Case:
+    """`op` on values of shape (batch, *shape); `differences` off where it jumps (dropout)."""
+
+    op: str
+    shape: tuple[int, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    differences: bool = True
+
+    def __str__(self) -> str:
+        words = [f"{k}={v}" for k, v in self.attributes.items()]
+        return " ".join([self.op, "x".join(map(str, self.shape)), *words])
+
+    def network(self) -> Any:
+        g: Any = nx.DiGraph()
+        g.add_node("x", op="input", shape=("batch", *self.shape[:-1], 3))
+        g.add_node("before", op="dense", units=self.shape[-1])
+        g.add_node("layer", op=self.op, **self.attributes)
+        nx.add_path(g, ["x", "before", "layer"])
+        return g
+
+    def data(self, rows: int) -> tuple[Any, Any]:
+        rng = np.random.default_rng(rows)
+        x = rng.normal(size=(rows, *self.shape[:-1], 3))
+        return x, None
+
+
+def check_layer(case: Case, dtype: str) -> None:
+    """`check_model` of the layer's network."""
+    model = nnc.compile(
+        case.network(), loss="mse", optimizer=nnc.SGD(0.1, momentum=0.9), dtype=dtype
+    )
+    check_model(model, lambda rows: case.data(rows)[0], differences=case.differences)
+
+
+def check_model(model: nnc.Model, data: Any, *, differences: bool = True) -> None:
+    """Outputs, gradients and steps as NumPy gives them, for batches of 5 and 1 and a short last
+    one in `fit`; gradients as differences give them. `data(rows)` gives the inputs."""
+    rng = np.random.default_rng(0)
+    for array in model.parameters.values():
+        array += 0.3 * rng.normal(size=array.shape)
+    bound = BOUNDS[model.settings.dtype]
+    for rows in (5, 1):
+        x = data(rows)
+        t = 0.1 * rng.normal(size=np.shape(model.forward(x)))
+        assert model.compare(x, t).worst < bound
+        trained = model.forward(x, training=True)
+        if model.settings.dtype == "float64" and differences:
+            assert model.check_gradients(x, t, samples=8).worst < 1e-5
+        twin = Reference(model.blueprint, model.state.copy())
+        assert close(trained, twin.forward(x, training=True), bound)
+        assert close(model.step(x, t), twin.step(x, t), bound)
+        assert_same_state(model, twin, bound)
+    x = data(7)
+    t = 0.1 * rng.normal(size=np.shape(model.forward(x)))
+    twin = Reference(model.blueprint, model.state.copy())
+    for machine in (model, twin):
+        machine.fit(x, t, epochs=1, batch_size=4, verbose=0)
+    assert_same_state(model, twin, bound)
+
+
+def close(a: Any, b: Any, bound: float) -> bool:
+    return bool(np.all(np.abs(np.asarray(a) - b) <= bound * (1 + np.abs(b))))
+
+
+def assert_same_state(model: Any, twin: Any, bound: float) -> None:
+    for name, array in twin.state.items():
+        assert close(model.state[name], array, 100 * bound), name
