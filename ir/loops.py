@@ -17,12 +17,13 @@ function = Function(label, buffers, body)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 
 from ir.index import Index, Var
 from ir.scalar import Scalar
-from ir.types import Dim, DType
+from ir.types import Dim, DType, bind_dim
 
 # --------------------------------------------------------------------------- kernels
 
@@ -326,6 +327,23 @@ class Function:
     scratch: tuple[Buffer, ...] = ()
     workspace: tuple[Buffer, ...] = ()
     splits: tuple[Split | None, ...] = ()
+
+
+def stages(function: Function) -> list[tuple[tuple[Stmt, ...], Split | None]]:
+    """What is run one after the other, each with its split."""
+    if not function.splits:
+        return [(function.body, None)]
+    return [((s,), split) for s, split in zip(function.body, function.splits, strict=True)]
+
+
+def chunks(split: Split, symbols: Mapping[str, int]) -> Iterator[dict[str, tuple[int, int]]]:
+    """For every chunk where it starts and stops along each axis."""
+    spans = []
+    for var, length in split.axes:
+        extent = bind_dim(var.extent, symbols)
+        starts = range(0, extent, length)
+        spans.append([(var.name, (start, min(start + length, extent))) for start in starts])
+    yield from map(dict, product(*spans))
 
 
 def statements(body: Iterable[Stmt]) -> Iterator[Stmt]:

@@ -11,14 +11,14 @@ from functools import cache
 from typing import Any
 
 from ir.graph import Graph, Node
-from ir.loops import Buffer, Function, Kernel, Split
+from ir.loops import Buffer, Function, Kernel, Split, stages
 from ir.types import Dim, Extent
 from nncompiler.codegen.checks import Checks, check_function
 from nncompiler.codegen.costs import flops, moved
 from nncompiler.codegen.deal import CELL, Call
 from nncompiler.codegen.entry import entry_text
 from nncompiler.codegen.sparse import write_sparse
-from nncompiler.codegen.statements import stages, symbols_of, write_function
+from nncompiler.codegen.statements import symbols_of, write_function
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.tile import write_tile
 from nncompiler.codegen.transpose import write_transpose
@@ -53,16 +53,18 @@ def emit(
     """The plan of a program and the text of its LLVM module; equal kernels are written once."""
     module = _Module(target)
     table = _Table(graph, storage, scheduled)
-    calls = []
+    calls: list[Call] = []
     for step, item in enumerate(scheduled):
         arguments = [table.index[b.name] for b in item.function.buffers]
         arguments += [table.add_workspace(step, item, b) for b in item.function.workspace]
         parts = stages(item.function)
-        for left, (function, split) in zip(reversed(range(len(parts))), parts, strict=True):
+        for left, (body, split) in zip(reversed(range(len(parts))), parts, strict=True):
+            function = replace(item.function, body=body, splits=())
             shown = f"{item.kernel.label}.{left}" if left else item.kernel.label
             name = module.add(function, shown, split)
             calls.append(Call(name, tuple(arguments), symbols_of(function), step, split))
-    specs, check_calls = [], []
+    specs: list[CheckSpec] = []
+    check_calls: list[Call] = []
     for node in graph.inputs:
         id = str(node.attrs["id"])
         if id not in checks:
@@ -126,9 +128,7 @@ class _Table:
     def _add(self, name: str, node: Node, spec: BufferSpec) -> None:
         self.index[name] = len(self.specs)
         shape = [_plan_dim(d) for d in node.shape]
-        self.specs.append(
-            replace(spec, name=spec.name or name, dtype=node.dtype.name, shape=shape)
-        )
+        self.specs.append(replace(spec, name=spec.name or name, dtype=node.dtype.name, shape=shape))
 
     def add_workspace(self, step: int, item: Scheduled, buffer: Buffer) -> int:
         name = f"{item.kernel.label}.{buffer.name}"

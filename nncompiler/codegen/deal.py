@@ -1,9 +1,9 @@
 """Takes the call of a stage with a split, gives the code that deals it out to a team (see team.py).
 
-    NAME.chunkN(bufs, syms, i)     chunk i of stage N, whoever runs it
-    in the entry                   where there is a team and the symbols are large enough for it:
-                                   nnc_run(team, NAME.chunkN, bufs, syms, how many), else one call
-                                   of the kernel for the whole
+NAME.chunkN(bufs, syms, i)     chunk i of stage N, whoever runs it
+in the entry                   where there is a team and the symbols are large enough for it:
+                               nnc_run(team, NAME.chunkN, bufs, syms, how many), else one call
+                               of the kernel for the whole
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Call:
-    """A stage of a kernel: its function, and the arguments: numbers of buffers, names of symbols."""
+    """A stage of a kernel: its function, its arguments (numbers of buffers, names of symbols)."""
 
     function: str
     buffers: tuple[int, ...]
@@ -102,9 +102,7 @@ def dealt(say: Say, plan: Plan, call: Call, number: int) -> None:
     say(f"br i1 {enough}, label %deal{number}, label %alone{number}")
     say(f"deal{number}:")
     chunk = f"ptr @{chunk_name(plan, number)}"
-    say(
-        f"%ran{number} = call i1 @nnc_run(ptr %crew, {chunk}, ptr %bufs, ptr %syms, i64 {total})"
-    )
+    say(f"%ran{number} = call i1 @nnc_run(ptr %crew, {chunk}, ptr %bufs, ptr %syms, i64 {total})")
     say(f"br i1 %ran{number}, label %after{number}, label %alone{number}")
     say(f"alone{number}:")
     whole(say, plan, call, f"%whole{number}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ir import scalar
 from ir.index import Var
@@ -67,7 +67,7 @@ class Writer(Expressions):
         self.ranges: dict[str, Range] = {}
 
     def range(self, var: Var) -> Range:
-        """Where the loop over a variable runs: from 0 to its extent, but for the axes of a split."""
+        """Where the loop over a variable runs: from 0 to its extent, but for a split's axes."""
         found = self.ranges.get(var.name)
         return found or Range(constant(0, i64), self.extent(var.extent), 1 << 30)
 
@@ -455,16 +455,6 @@ def symbols_of(function: Function) -> tuple[str, ...]:
     return tuple(found)
 
 
-def stages(function: Function) -> list[tuple[Function, Split | None]]:
-    """The parts of a function that are called one after the other, each with its split."""
-    if not function.splits:
-        return [(function, None)]
-    return [
-        (replace(function, body=(stmt,), splits=()), split)
-        for stmt, split in zip(function.body, function.splits, strict=True)
-    ]
-
-
 def write_function(
     function: Function,
     name: str,
@@ -475,8 +465,8 @@ def write_function(
     sparse: Callable[[Writer, Sweep | PairSums], None],
     split: Split | None = None,
 ) -> str:
-    """The LLVM definition of a stage. Its arguments: buffers, workspace, symbols, and for every axis
-    of the split where to start and where to stop."""
+    """The LLVM definition of a stage. Its arguments: buffers, workspace, symbols, and for every
+    axis of the split where to start and where to stop."""
     emitter = Emitter(target, declarations)
     arguments = (*function.buffers, *function.workspace)
     pointers = {b.name: f"%p{i}" for i, b in enumerate(arguments)}

@@ -1,10 +1,10 @@
 """Takes a target, gives the native side of a team of threads as LLVM text (see runtime/pool.py).
 
 The caller walks through the kernels. A stage that is worth it is dealt out: the caller writes down
-the job, and in every thread's slot the chunks that are best run by it: (one behind the last, first).
+the job, and in every thread's slot which chunks are best run by it: (one behind the last, first).
 Whoever adds one to a slot and finds a number below its end has that chunk as a ticket; a thread
-empties its own slot first, then the others', so that chunks stay near the cache that knows them. A
-stage is finished when all chunks are, hence the job cannot change while somebody holds a ticket. A
+empties its own slot first, then the others', so that chunks stay near the cache that knows them.
+A stage is finished when all its chunks are: the job cannot change while somebody holds a ticket. A
 worker that the system does not run delays the chunk that it holds and nothing else, and one that
 holds none is never waited for.
 

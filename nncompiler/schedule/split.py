@@ -1,4 +1,4 @@
-"""Takes the loops of a kernel, gives them with their splits: what the threads are to share, and how.
+"""Takes the loops of a kernel, gives them with their splits: what threads share, and how.
 
     for i in batch: softmax of row i          chunks of 40 rows; pays from a batch of 120 on
     tile i < 1024, j < 1024                   chunks of 64 columns x 48 rows
@@ -32,7 +32,13 @@ from ir.loops import (
 )
 from ir.types import Dim, Extent
 from nncompiler.codegen.target import Target
-from nncompiler.schedule.heuristics import TYPICAL_EXTENT, cost_of, row_cost, single_row_vectors, size_of
+from nncompiler.schedule.heuristics import (
+    TYPICAL_EXTENT,
+    cost_of,
+    row_cost,
+    single_row_vectors,
+    size_of,
+)
 
 PAYS = 6_000  # a stage that is worth dealing out
 CHUNK = 600  # a chunk that is worth a ticket
@@ -44,8 +50,8 @@ Axis = tuple[Var, int]  # a loop, and what a chunk of it must be a multiple of
 
 
 def split_stages(kernel: Kernel, function: Function, target: Target) -> tuple[Kernel, Function]:
-    """The function with a split for each of its stages, where any is worth it; the kernel's schedule
-    tells the last one."""
+    """The function with a split for each of its stages, where any is worth it; the kernel's
+    schedule tells the last one."""
     if not all(isinstance(stmt, (For, Tile, Transpose)) for stmt in function.body):
         return kernel, function  # values pass from statement to statement
     found = [
