@@ -40,7 +40,8 @@ class Check:
 
 
 def plain(*names: str) -> dict[str, str]:
-    return {ours: theirs for ours, theirs in (n.split("=") for n in names)}
+    pairs = (name.partition("=") for name in names)
+    return {ours: theirs for ours, _, theirs in pairs}
 
 
 def checks() -> list[Check]:
