@@ -250,7 +250,8 @@ class Machine:
         return self._runner_for(name, data).prepare(data)
 
     def train_epoch(self, data: Data, batch_size: int, order: Array | None) -> dict[str, float]:
-        return self._runner_for("step", data).train(data, batch_size, order)
+        means = self._runner_for("step", data).train(data, batch_size, order)
+        return {**means, **self._rank(data, batch_size)}
 
     def train_batch(self, data: Data) -> tuple[dict[str, float], int]:
         results = self._runner_for("step", data)(data)
@@ -258,7 +259,17 @@ class Machine:
         return scalars, rows_of(data)
 
     def evaluate_data(self, data: Data, batch_size: int) -> dict[str, float]:
-        return self._runner_for("score", data).train(data, batch_size, None)
+        means = self._runner_for("score", data).train(data, batch_size, None)
+        return {**means, **self._rank(data, batch_size)}
+
+    def _rank(self, data: Data, batch_size: int) -> dict[str, float]:
+        """The metrics that need the predictions of all rows, from one more pass over them."""
+        objective = self.blueprint.objective
+        if not objective.rankings:
+            return {}
+        found = self.predict({name: data[name] for name in self.blueprint.inputs}, batch_size)
+        outputs = found if isinstance(found, dict) else {self.blueprint.outputs[0]: found}
+        return objective.rank(outputs, data)
 
     def history_data(self) -> dict[str, Any]:
         """What a file keeps of the last fit."""

@@ -5,26 +5,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cache
-from importlib import metadata
-from pathlib import Path
+from dataclasses import dataclass
 
 from ir.graph import Graph
 from ir.loops import Kernel
-from ir.text import print_graph
-from nncompiler.codegen.assemble import Scheduled, assemble, emit
+from nncompiler.codegen.assemble import Scheduled, emit
 from nncompiler.codegen.checks import Checks
-from nncompiler.codegen.target import Target, host
+from nncompiler.codegen.llvm import assemble, host
+from nncompiler.codegen.target import Target
 from nncompiler.fuse import Fusion, fuse
 from nncompiler.memory import place
 from nncompiler.options import Options
 from nncompiler.schedule import schedule
 from nncompiler.simplify import simplify
 from runtime.artifact import Artifact, Plan
-from runtime.cache import Cache
 
 Observer = Callable[[str, object], None]
 
@@ -43,30 +38,14 @@ class Lowered:
     target: Target
 
 
-def compile_graph(
+def build(
     graph: Graph,
     *,
     options: Options | None = None,
     checks: Checks | None = None,
     label: str = "step",
 ) -> Artifact:
-    """Native code for a graph, from the user's cache where it holds the same program.
-
-    checks: input id -> (low, high) that its integers must keep, or None for "not NaN".
-    """
-    options = options or Options()
-    if not options.cache:
-        return _compile(graph, options, checks or {}, label)
-    cache = Cache()
-    digest = cache_key(graph, options, checks or {}, label)
-    artifact = cache.get(digest)
-    if artifact is None:
-        artifact = _compile(graph, options, checks or {}, label)
-        cache.put(digest, artifact)
-    return artifact
-
-
-def _compile(graph: Graph, options: Options, checks: Checks, label: str) -> Artifact:
+    """Native code for a graph; see compilation.py for the cache before this."""
     lowered = lower_graph(graph, options=options, checks=checks, label=label)
     return Artifact(lowered.plan, assemble(lowered.module, lowered.target))
 
@@ -102,30 +81,3 @@ def lower_graph(
     observe("llvm", module)
     kernels = tuple(s.kernel for s in scheduled)
     return Lowered(graph, simplified, fusion, kernels, scheduled, plan, module, target)
-
-
-def cache_key(graph: Graph, options: Options, checks: Checks, label: str) -> str:
-    """Digest of all that the object code depends on: names too, for they stand in the plan."""
-    parts = [
-        print_graph(graph),
-        repr(replace(options, threads=None)),
-        repr(sorted(checks.items())),
-        label,
-        repr(host()),
-        sources_digest(),
-        metadata.version("llvmlite"),
-    ]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-@cache
-def sources_digest() -> str:
-    """Digest of our own sources: a changed compiler never finds old objects."""
-    digest = hashlib.sha256()
-    root = Path(__file__).resolve().parent.parent
-    for package in ("ir", "nncompiler", "runtime"):
-        for path in sorted((root / package).rglob("*.py")):
-            status = path.stat()
-            digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
-

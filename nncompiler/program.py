@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from ir.graph import Graph
-from ir.text import print_graph
-from ir.text_loops import print_function, print_kernel
-from nncompiler.codegen.assemble import assembly
+from nncompiler.compilation import Checks, compile_graph
 from nncompiler.options import Options
-from nncompiler.pipeline import Lowered, compile_graph, lower_graph
 from runtime.artifact import Artifact
 from runtime.session import Session
 from runtime.state import State
 
-Checks = Mapping[str, tuple[int, int] | None]
+if TYPE_CHECKING:
+    from nncompiler.pipeline import Lowered
 
 
 class Program:
@@ -44,19 +42,14 @@ class Program:
     @cached_property
     def lowered(self) -> Lowered:
         """The stages between graph and object code, for reading."""
+        from nncompiler.pipeline import lower_graph  # see compilation.py
+
         return lower_graph(
             self.graph, options=self.options, checks=self.checks, label=self.graph.name
         )
 
     def stage(self, name: str) -> str:
         """The text of a stage from "simplified" to "assembly"."""
-        lowered = self.lowered
-        if name == "simplified":
-            return print_graph(lowered.simplified)
-        if name == "kernels":
-            return "\n\n".join(print_kernel(kernel) for kernel in lowered.kernels)
-        if name == "loops":
-            return "\n\n".join(print_function(s.function) for s in lowered.scheduled)
-        if name == "llvm":
-            return lowered.module
-        return assembly(lowered.module, lowered.target)
+        from nncompiler.listing import stage_text
+
+        return stage_text(self.lowered, name)

@@ -17,8 +17,8 @@ import numpy as np
 from ir import ops
 from ir.graph import Graph, Node
 from ir.types import DType, dtype_of, f64
+from nncompiler.compilation import compile_graph
 from nncompiler.options import Options
-from nncompiler.pipeline import compile_graph
 from nncompiler.tree import LEAF, Tree, flatten, unflatten
 from runtime.session import Session
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -50,7 +51,8 @@ class LambdaCallback(Callback):
 class EarlyStopping(Callback):
     """Ends training when `monitor` has not improved by `min_delta` for `patience` epochs.
 
-    mode "auto" takes names that end in accuracy, precision, recall or auc as better when larger.
+    mode "auto" takes names that end in accuracy, precision, recall, f1, auc, r2 or top_5 as better
+    when larger.
     `restore_best` puts back the parameters of the best epoch at the end.
     """
 
@@ -67,7 +69,7 @@ class EarlyStopping(Callback):
             raise ValueError(f"mode must be 'auto', 'min' or 'max', not {mode!r}")
         if patience < 0:
             raise ValueError(f"patience must not be negative, got {patience}")
-        larger = monitor.endswith(("accuracy", "acc", "precision", "recall", "auc"))
+        larger = re.search(r"(acc|accuracy|precision|recall|f1|auc|r2|top_\d+)$", monitor)
         self.monitor = monitor
         self.patience = patience
         self.min_delta = abs(min_delta)

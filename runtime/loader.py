@@ -1,8 +1,8 @@
 """Takes object bytes of an artifact, gives native functions that Python can call.
 
-The second of the two files that touch llvmlite (codegen/assemble.py is the first). One JIT linker
-lives as long as the process; every program is a library of its own in it, so names never clash,
-and is unloaded with its last reference. ctypes releases the GIL around every call.
+The second of the two files that touch llvmlite (nncompiler/codegen/llvm.py is the first). One JIT
+linker lives as long as the process; every program is a library of its own in it, so names never
+clash, and is unloaded with its last reference. ctypes releases the GIL around every call.
 """
 
 from __future__ import annotations

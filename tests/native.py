@@ -14,8 +14,9 @@ import numpy as np
 
 from ir.types import DType, boolean, dtype_of, i64
 from nncompiler.codegen.emit import Emitter, Value
+from nncompiler.codegen.llvm import host
 from nncompiler.codegen.math import emit_apply
-from nncompiler.codegen.target import Target, host
+from nncompiler.codegen.target import Target
 
 Array = np.ndarray[Any, Any]
 Emit = Callable[[Emitter, Sequence[Value]], Value]

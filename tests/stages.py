@@ -12,11 +12,11 @@ from ir.interpret import run_graph
 from ir.interpret_loops import run_function, run_kernel
 from ir.loops import Kernel
 from ir.types import bind_dim
-from nncompiler.codegen.target import host
+from nncompiler.codegen.llvm import host
+from nncompiler.compilation import compile_graph
 from nncompiler.fuse import Fusion, fuse, has_buffer
 from nncompiler.lower import Names, lower, needs_memory
 from nncompiler.options import Options
-from nncompiler.pipeline import compile_graph
 from nncompiler.schedule import schedule
 from nncompiler.simplify import simplify
 from runtime.session import Session

@@ -14,8 +14,9 @@ from ir.op import REGISTRY, Op, Sample
 from ir.text_loops import print_kernel
 from ir.types import DType, dtype_of, f32, f64
 from nncompiler.autodiff import differentiate
+from nncompiler.compilation import compile_graph
 from nncompiler.options import Options
-from nncompiler.pipeline import compile_graph, lower_graph
+from nncompiler.pipeline import lower_graph
 from runtime.session import Session
 from tests.stages import stages
 

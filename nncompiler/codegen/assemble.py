@@ -1,13 +1,9 @@
-"""Takes scheduled kernels and their storage, gives the program: plan, LLVM module, object code.
-
-The first of the two files that touch llvmlite (runtime/loader.py is the second).
-"""
+"""Takes scheduled kernels and their storage, gives the program: its plan and its LLVM module."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 from ir.graph import Graph, Node
@@ -26,10 +22,6 @@ from nncompiler.memory import Storage, lifetimes
 from runtime.artifact import BufferSpec, CheckSpec, KernelSpec, Plan
 
 ATTRIBUTES = 'attributes #0 = { nounwind "min-legal-vector-width"="512" }\n'
-# Level 1 gives the code of level 3 here, since the IR is explicit already; passes before code
-# generation, and loop strength reduction inside it, cost more time than they gain.
-LEVEL = 1
-OPTIONS = "-disable-lsr"
 
 
 @dataclass(frozen=True)
@@ -170,37 +162,3 @@ class _Table:
 
 def _plan_dim(dim: Dim) -> int | list[Any]:
     return [dim.coefficient, dim.symbol] if isinstance(dim, Extent) else dim
-
-
-# --------------------------------------------------------------------------- object code
-
-
-@cache
-def _machine(target: Target) -> Any:
-    """LLVM's code generator for a target."""
-    import llvmlite.binding as llvm
-
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
-    llvm.set_option("nncompiler", OPTIONS)
-    found = llvm.Target.from_triple(target.triple)
-    return found.create_target_machine(
-        cpu=target.cpu, features=target.features, opt=LEVEL, reloc="pic"
-    )
-
-
-def assemble(module: str, target: Target) -> bytes:
-    """Object code of an LLVM module."""
-    return bytes(_machine(target).emit_object(_parse(module)))
-
-
-def assembly(module: str, target: Target) -> str:
-    """The same code as text."""
-    return str(_machine(target).emit_assembly(_parse(module)))
-
-
-def _parse(module: str) -> Any:
-    import llvmlite.binding as llvm
-
-    parsed = llvm.parse_assembly(module)
-    return parsed

@@ -1,11 +1,10 @@
-"""Takes the machine (or a preset's name), gives what code generation must know about it."""
+"""Takes a processor's name and features, gives what code generation must know about it."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 from ir.types import DType
@@ -59,21 +58,14 @@ PRESETS = {
 
 
 def preset(name: str) -> Target:
-    """A Target by name: avx512, avx2, sse, neon, or host."""
-    if name == "host":
-        return host()
+    """A Target by name: avx512, avx2, sse or neon."""
     if name not in PRESETS:
-        raise ValueError(f"no target is called '{name}'; there are host, {', '.join(PRESETS)}")
+        raise ValueError(f"no target is called '{name}'; there are {', '.join(PRESETS)}")
     return PRESETS[name]
 
 
-@cache
-def host() -> Target:
-    """The machine that this process runs on."""
-    import llvmlite.binding as llvm
-
-    triple = str(llvm.get_process_triple())
-    present = {name for name, there in llvm.get_host_cpu_features().items() if there}
+def describe(triple: str, guess: str, present: Collection[str]) -> Target:
+    """This machine, from what LLVM tells of it: triple, CPU name and features."""
     base = replace(PRESETS[_family(triple, present)], triple=triple)
     features = ",".join(f"+{name}" for name in sorted(present) if name != "64bit")
     if base.vector_bits == 512:
@@ -83,7 +75,7 @@ def host() -> Target:
     caches = _caches()
     return replace(
         base,
-        cpu=choose_cpu(str(llvm.get_host_cpu_name()), present, base),
+        cpu=choose_cpu(guess, present, base),
         features=features,
         l1=caches.get(1, base.l1),
         l2=caches.get(2, base.l2),

@@ -58,6 +58,7 @@ declare i64 @syscall(i64, ...)
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_detach(i64)
 declare i32 @pthread_sigmask(i32, ptr, ptr)
+declare i32 @sigfillset(ptr)
 
 define internal void @nnc_futex(ptr %at, i32 %operation, i32 %value) #0 {
 entry:
@@ -281,7 +282,7 @@ entry:
   %all = alloca [128 x i8], align 16
   %kept = alloca [128 x i8], align 16
   %id.at = alloca i64, align 8
-  call void @llvm.memset.p0.i64(ptr %all, i8 -1, i64 128, i1 false)
+  %f = call i32 @sigfillset(ptr %all)
   %m = call i32 @pthread_sigmask(i32 2, ptr %all, ptr %kept)
   %worker.at = getelementptr i8, ptr %team, i64 <worker>
   %worker = load ptr, ptr %worker.at, align 8
@@ -437,7 +438,6 @@ extra:
 empty:
   br label %help
 }
-declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 """
 
 # The clock, a pause in a spin, and the floating-point state (without the flags of what happened).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from ir.graph import Node
 from ir.types import i32
 from nncompiler.frontend.losses import LABELS, Loss, one_over
 from nncompiler.frontend.names import suggest
+from nncompiler.frontend.rankings import RANKINGS, Ranking
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,24 @@ def mean_absolute_error(r: Result) -> Node:
     return _mean(abs(_error(r, "mae")))
 
 
+def top(k: int) -> Metric:
+    """The share of rows whose class is among the k largest scores (earlier ones win ties)."""
+
+    def among_top(r: Result) -> Node:
+        y, t = r.scores, r.target
+        if not _is_wide(y):
+            raise ValueError(f"top_{k} needs a score for every class, not {y.type}")
+        label = ops.cast(t, i32) if r.kind == LABELS else ops.argmax(t, -1)
+        places = ops.iota(y.shape, y.ndim - 1, i32)
+        label = ops.reshape(label, (*label.shape, 1))
+        own = ops.sum(ops.where(ops.eq(places, label), y, 0.0), -1, keepdims=True)
+        ahead = ops.or_(y > own, ops.and_(ops.eq(y, own), places < label))
+        rank = ops.sum(ops.cast(ahead, i32), -1)
+        return _mean(ops.cast(rank < k, y.dtype))
+
+    return among_top
+
+
 METRICS: Mapping[str, Metric] = {
     "accuracy": accuracy,
     "mse": mean_squared_error,
@@ -65,12 +85,21 @@ METRICS: Mapping[str, Metric] = {
 }
 
 
-def make_metric(value: object) -> tuple[str, Metric]:
-    """(name, metric) from a name or a function (prediction, target) -> value."""
+def make_metric(value: object) -> tuple[str, Metric | Ranking]:
+    """(name, metric) from a name or a function (prediction, target) -> value.
+
+    "top_3" is the accuracy among the three largest scores, of any number.
+    """
     match value:
+        case str(name) if found := re.fullmatch(r"top_([1-9]\d*)", name):
+            return name, top(int(found[1]))
+        case str(name) if name in RANKINGS:
+            return name, RANKINGS[name]
         case str(name):
             if name not in METRICS:
-                raise ValueError(f"unknown metric '{name}'; {suggest(name, METRICS)}")
+                raise ValueError(
+                    f"unknown metric '{name}'; {suggest(name, (*METRICS, *RANKINGS, 'top_5'))}"
+                )
             return name, METRICS[name]
         case _ if callable(value):
             return getattr(value, "__name__", "metric"), lambda r: _scalar(

@@ -26,6 +26,7 @@ from nncompiler.frontend.losses import LABELS, Loss, make_loss, mean_loss, targe
 from nncompiler.frontend.metrics import Metric, Result, make_metric
 from nncompiler.frontend.names import suggest
 from nncompiler.frontend.optimizers import Optimizer, Update, make_optimizer
+from nncompiler.frontend.rankings import RANKINGS, Outcome, Ranking
 from nncompiler.frontend.regularizers import Regularizer, make_regularizer
 from nncompiler.frontend.site import Built, Network, Parameter
 
@@ -54,6 +55,7 @@ class Objective:
     """A network with what it is trained for; made by `make_objective`.
 
     `kinds` says which outputs take class numbers ("labels") instead of values ("dense").
+    `metrics` are part of the graphs, `rankings` are computed from predictions of a whole data set.
     """
 
     network: Network
@@ -63,6 +65,7 @@ class Objective:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
     weighted: bool = False
+    rankings: Mapping[str, Ranking] = field(default_factory=dict)
 
     @cached_property
     def inference(self) -> Built:
@@ -264,6 +267,21 @@ class Objective:
                     raise fail(f"the metric '{name}' of '{output}': {error}") from error
         return values
 
+    def rank(
+        self, predictions: Mapping[str, Array], targets: Mapping[str, Array]
+    ) -> dict[str, float]:
+        """The rankings of a whole data set: predictions by output, targets by input id."""
+        values = {}
+        for output, loss in self.losses.items():
+            undone = self._scores(self.inference, output) is not self.inference.outputs[output]
+            scores = loss.name == "hinge" or (loss.logits == "sigmoid" and not undone)
+            target = targets[self.targets[output].id]
+            outcome = Outcome(predictions[output], target, 0.0 if scores else 0.5)
+            prefix = f"{output}_" if len(self.losses) > 1 else ""
+            for name, ranking in self.rankings.items():
+                values[prefix + name] = ranking(outcome)
+        return values
+
 
 def make_objective(
     network: Network,
@@ -297,7 +315,10 @@ def make_objective(
             hint="leave out the optimizer",
         )
     by_output = dict.fromkeys(losses, kinds) if isinstance(kinds, str) else dict(kinds or {})
-    return Objective(network, losses, made, penalty, dict(found), by_output, weighted)
+    chosen = dict(found)
+    rankings = {name: RANKINGS[name] for name in chosen if name in RANKINGS}
+    inside = {name: cast(Metric, m) for name, m in chosen.items() if name not in RANKINGS}
+    return Objective(network, losses, made, penalty, inside, by_output, weighted, rankings)
 
 
 def _losses(loss: object, network: Network) -> dict[str, Loss]:

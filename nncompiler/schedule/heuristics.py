@@ -17,7 +17,8 @@ from nncompiler.schedule.axes import kernel_indices, kernel_scalars
 TYPICAL_EXTENT = 64  # what a symbolic extent is taken for
 CHEAP_COST, DEAR_COST, DIVIDE_COST = 1, 14, 3
 HORIZONTAL_COST = 20  # combining the lanes of one vector
-LARGE, LONG, REUSED = 3 << 20, 512, 128  # when a contiguous operand is packed all the same
+# When a contiguous operand is packed all the same: bytes in all, bytes of a row, times it is read.
+LARGE, LONG, REUSED = 1 << 19, 1 << 11, 256
 SINGLE_ROW = 8  # vectors of a tile with one row
 FULL_UNROLL = 16  # reductions no longer than this are written out
 
@@ -121,7 +122,8 @@ def _is_far_apart(kernel: Kernel, other: Var, axis: Var, operand: Scalar) -> boo
         if not isinstance(v.extent, int):
             return False
         size *= 1 if v == other else v.extent
-    return size >= LARGE and size_of(other.extent) >= REUSED and size_of(axis.extent) >= LONG
+    row = size_of(axis.extent) * operand.dtype.bytes
+    return size >= LARGE and row >= LONG and size_of(other.extent) >= REUSED
 
 
 def tile_shape(rows: Dim, columns: int, lanes: int, registers: int) -> tuple[int, int]:

@@ -22,7 +22,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ir.types import DType, dtype_of, f32, f64
-from nncompiler.codegen.target import host, preset
+from nncompiler.codegen.llvm import host
+from nncompiler.codegen.target import preset
 from tests.native import Native, native
 
 Array = np.ndarray[Any, Any]
