@@ -51,7 +51,8 @@ def emit(
         arguments = [table.index[b.name] for b in item.function.buffers]
         arguments += [table.add_workspace(step, item, b) for b in item.function.workspace]
         calls.append(Call(name, tuple(arguments), symbols_of(item.function)))
-    specs, check_calls = [], []
+    specs: list[CheckSpec] = []
+    check_calls: list[Call] = []
     for node in graph.inputs:
         id = str(node.attrs["id"])
         if id not in checks:
@@ -114,9 +115,7 @@ class _Table:
     def _add(self, name: str, node: Node, spec: BufferSpec) -> None:
         self.index[name] = len(self.specs)
         shape = [_plan_dim(d) for d in node.shape]
-        self.specs.append(
-            replace(spec, name=spec.name or name, dtype=node.dtype.name, shape=shape)
-        )
+        self.specs.append(replace(spec, name=spec.name or name, dtype=node.dtype.name, shape=shape))
 
     def add_workspace(self, step: int, item: Scheduled, buffer: Buffer) -> int:
         name = f"{item.kernel.label}.{buffer.name}"

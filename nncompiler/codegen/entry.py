@@ -3,7 +3,7 @@
     NAME(bufs, syms, team)               checks, then every kernel in order
     NAME_repeat(bufs, syms, team, n)     the same n times
     NAME_profile(bufs, syms, team, t)    t[i] += clock ticks of kernel i
-    NAME_train(bufs, syms, team, feed)   over batches of rows, picked by number (see runtime/feed.py)
+    NAME_train(bufs, syms, team, feed)   over batches of rows, picked by number (runtime/feed.py)
 
 All return 0, or 1 + the position of the check that failed. Denormals are flushed inside, and the
 caller's floating-point state is restored.

@@ -87,9 +87,7 @@ class _Tiles:
                 mask = self.e.lane_mask(constant(rest, i64), t.lanes)
             self.rows(rows, constant(whole, i64), vectors, mask)
 
-    def rows(
-        self, heights: tuple[int, ...], n: Value, vectors: int, mask: Value | None
-    ) -> None:
+    def rows(self, heights: tuple[int, ...], n: Value, vectors: int, mask: Value | None) -> None:
         """Tall tiles first; flatter ones serve the rows that are left."""
         start = constant(0, i64)
         total = self.w.extent(self.t.m.extent)

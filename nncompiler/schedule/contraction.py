@@ -195,4 +195,3 @@ D = TypeVar("D", Vectorize, TileBy)
 
 def _directive(kernel: Kernel, kind: type[D], axis: str) -> D:
     return next(d for d in kernel.schedule if isinstance(d, kind) and d.axis == axis)
-
