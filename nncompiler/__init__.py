@@ -66,7 +66,8 @@ _HOMES = {
         "Cosine",
     ),
     "runtime.history": ("History",),
-    "runtime.callbacks": ("Callback", "EarlyStopping", "LambdaCallback"),
+    "runtime.callbacks": ("Callback", "LambdaCallback"),
+    "runtime.monitors": ("EarlyStopping", "ModelCheckpoint", "Monitor", "ReduceLROnPlateau"),
 }
 _NAMES = {name: module for module, names in _HOMES.items() for name in names}
 

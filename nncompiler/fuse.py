@@ -4,8 +4,8 @@
     m = max(z); e = exp(z - m); s = sum(e)       one group: a row loop that reads z once
     v' = 0.9 v + g; W' = W - lr v'               in the epilogue of the contraction that makes g
 
-Decided by lowering class alone. Views, constants, and maps that are cheaper to compute again than to
-store are in no group: whoever reads them computes them (`Fusion.inline`).
+Decided by lowering class alone. Views, constants, and maps that are cheaper to compute again than
+to store are in no group: whoever reads them computes them (`Fusion.inline`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Fusion:
     inline: frozenset[Node]
 
     def is_stored(self, node: Node) -> bool:
-        """True for nodes that have, or may have, a buffer: inputs, large constants, group members."""
+        """True for nodes that have, or may have, a buffer: inputs, constants, group members."""
         return node not in self.inline
 
 
@@ -294,7 +294,7 @@ def _bits(groups: Iterable[Group]) -> int:
 
 
 def contract_variables(node: Node) -> dict[str, Var]:
-    """The loop variable of every letter of a contraction's spec; output letters as a group's axes."""
+    """The loop variable of every letter of a spec; output letters as a group's axes."""
     left, right, out = split_spec(node.attrs["spec"])
     extents = dict(zip(left, node.inputs[0].shape, strict=True))
     extents.update(zip(right, node.inputs[1].shape, strict=True))

@@ -1,8 +1,8 @@
 """Takes groups of nodes, gives kernels: what to loop over, what to compute at a point.
 
-    group [contract dW, sub W - lr*dW]   ->   axes i:64 j:128, reduce k:batch
-                                              acc = sum x[k*64 + i] * g[k*128 + j]
-                                              W[i*128 + j] = W[i*128 + j] - lr[0] * acc
+group [contract dW, sub W - lr*dW]   ->   axes i:64 j:128, reduce k:batch
+                                          acc = sum x[k*64 + i] * g[k*128 + j]
+                                          W[i*128 + j] = W[i*128 + j] - lr[0] * acc
 """
 
 from __future__ import annotations

@@ -6,13 +6,15 @@ through the runtime's `fit`, so they see the same batches in the same order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 
 from nncompiler.blueprint import Blueprint, Kinds
 from nncompiler.data import DENSE, SAMPLE_WEIGHT, rows_of
+from nncompiler.frontend.updates import AVERAGE, STEP_COUNT
 from runtime.history import History
 from runtime.state import ParameterView, State
 from runtime.trainer import fit, plain
@@ -46,18 +48,17 @@ class Machine:
         self.history: Any = History()
         self.state = State(blueprint.initial_state(self.seed))
         self._runners: dict[tuple[str, Kinds, bool], Runner] = {}
-        self._step_routes: dict[tuple[str, int], Runner] = {}
-        self._single = len(blueprint.inputs) == 1 and len(blueprint.targets) == 1
-        self._x = blueprint.inputs[0] if blueprint.inputs else ""
-        self._t = next(iter(blueprint.targets.values()), "")
+        self._stepper: Runner | None = None  # what made the last step
         self._views = blueprint.network.views
         self._parameters = self._view_parameters()
 
-    def _view_parameters(self) -> ParameterView:
+    def _view_parameters(self, prefix: str = "") -> ParameterView:
+        """Live arrays by the parameters' names, of the state's entries with that prefix."""
         if self._views:
-            names = {name: (view.array, view.index) for name, view in self._views.items()}
-            return ParameterView(self.state, names)
-        return ParameterView.of(self.state, {n: n for n in self.blueprint.network.parameters})
+            names = {n: (prefix + view.array, view.index) for n, view in self._views.items()}
+        else:
+            names = {n: (prefix + n, ()) for n in self.blueprint.network.parameters}
+        return ParameterView(self.state, {n: p for n, p in names.items() if p[0] in self.state})
 
     def _open(self, name: str, kinds: Kinds, weighted: bool) -> Runner:
         raise NotImplementedError
@@ -80,6 +81,28 @@ class Machine:
     def parameters(self) -> ParameterView:
         """Live arrays by name: writing into them changes the network."""
         return self._parameters
+
+    @property
+    def averages(self) -> ParameterView:
+        """Live moving averages of the parameters, with an optimizer that has `average=`."""
+        optimizer = self.blueprint.objective.optimizer
+        if optimizer is None or optimizer.average is None:
+            raise ValueError("there are no averages: compile with an optimizer with average=0.999")
+        return self._view_parameters(AVERAGE)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within `with model.averaged():` the parameters are their averages."""
+        averages = self.averages
+        kept = {name: array.copy() for name, array in self.parameters.items()}
+        try:
+            if self.state[STEP_COUNT] > 0:  # before the first update there is nothing to average
+                for name, array in averages.items():
+                    self.parameters[name] = array
+            yield
+        finally:
+            for name, array in kept.items():
+                self.parameters[name] = array
 
     @property
     def learning_rate(self) -> float:
@@ -109,7 +132,7 @@ class Machine:
                 self.state.add(key, value)
         self.state["learning_rate"] = self.blueprint.objective.states["learning_rate"]
         self._runners = {k: r for k, r in self._runners.items() if k[0] not in ("update", "step")}
-        self._step_routes.clear()
+        self._stepper = None
 
     def reset(self, seed: int | None = None) -> None:
         """Draws new parameters (from the first seed where none is given), clears the optimizer."""
@@ -188,15 +211,8 @@ class Machine:
 
     def step(self, x: Any, t: Any, sample_weight: Any = None) -> float:
         """forward, backward and update in one; the loss is the one before the update."""
-        if self._single and sample_weight is None and type(t) is np.ndarray:
-            route = self._step_routes.get((t.dtype.char, t.ndim))
-            if route is not None and type(x) is np.ndarray:
-                return float(route({self._x: x, self._t: t})["loss"])
         data = self.blueprint.pack(x, t, sample_weight)
-        run = self._runner_for("step", data)
-        if self._single and sample_weight is None:
-            target = data[self._t]
-            self._step_routes[target.dtype.char, target.ndim] = run
+        self._stepper = run = self._runner_for("step", data)
         return float(run(data)["loss"])
 
     # ------------------------------------------------------------------ whole data sets

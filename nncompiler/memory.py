@@ -17,7 +17,6 @@ from ir.graph import Graph, Node
 from ir.index import Index, flatten
 from ir.loops import Buffer, Kernel, Write
 from ir.op import Lowering
-from ir.op import Lowering
 from nncompiler.access import axis_variables, point
 from nncompiler.fuse import Fusion, Group, has_buffer, reads
 from nncompiler.lower import Names, lower, needs_memory
@@ -266,4 +265,3 @@ def lifetimes(touched: Sequence[Iterable[str]]) -> dict[str, tuple[int, int]]:
             first, _ = found.get(name, (step, step))
             found[name] = (first, step)
     return found
-

@@ -1,6 +1,6 @@
 """Takes a graph, gives an artifact: the whole lowering on one page, in order.
 
-    graph -> simplify -> fuse -> place (lower) -> schedule -> emit -> assemble -> artifact
+graph -> simplify -> fuse -> place (lower) -> schedule -> emit -> assemble -> artifact
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     relu(transpose(transpose(x)) + 0)  ->  relu(x)
 
 Normal form: no rule of rules/{algebra,views,convolution,reductions}.py applies to any node whose
-inputs are in normal form. A rule is a function Node -> Node | None that looks at a node and its inputs alone,
-never at its users, so that the result depends on nothing but the value and `simplify(simplify(g))`
-has the very same nodes as `simplify(g)`.
+inputs are in normal form. A rule is a function Node -> Node | None that looks at a node and its
+inputs alone, never at its users, so that the result depends on nothing but the value and
+`simplify(simplify(g))` has the very same nodes as `simplify(g)`.
 
 Laws that all rules keep: NaN and infinities of the inputs come out as they would have (exceptions
 are named in a rule's docstring); what rules may change is the sign of a zero, the rounding of

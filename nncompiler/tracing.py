@@ -105,8 +105,8 @@ class Jitted:
             # the frequent case: arrays only, of shapes and dtypes that were seen before
             found = self._plain.get(_plain_key(args))
             if found is not None:
-                session, places, traced = found
-                return traced.assemble(session({name: args[at] for name, at in places}))
+                run, places, traced = found
+                return traced.assemble(run({name: args[at] for name, at in places}))
         leaves, tree = flatten((args, kwargs))
         if any(isinstance(leaf, Node) for leaf in leaves):
             return self.function(*args, **kwargs)

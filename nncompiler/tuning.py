@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from nncompiler.table import Table
-from runtime.callbacks import EarlyStopping
+from runtime.monitors import EarlyStopping
 
 Array = np.ndarray[Any, Any]
 Build = Callable[..., Any]

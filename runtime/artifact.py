@@ -1,4 +1,4 @@
-"""Takes compiled object code and its plan, gives the only thing that crosses from compiler to runtime.
+"""Takes object code and its plan, gives the only thing that crosses from compiler to runtime.
 
 An artifact is object bytes plus a plan of plain data; the disk cache and ahead-of-time export store
 it as one JSON header followed by raw bytes.

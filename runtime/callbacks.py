@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -46,79 +44,6 @@ class LambdaCallback(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self._function(epoch, logs or {})
-
-
-class EarlyStopping(Callback):
-    """Ends training when `monitor` has not improved by `min_delta` for `patience` epochs.
-
-    mode "auto" takes names that end in accuracy, precision, recall, f1, auc, r2 or top_5 as better
-    when larger.
-    `restore_best` puts back the parameters of the best epoch at the end.
-    """
-
-    def __init__(
-        self,
-        monitor: str = "val_loss",
-        patience: int = 0,
-        min_delta: float = 0.0,
-        restore_best: bool = False,
-        *,
-        mode: str = "auto",
-    ) -> None:
-        if mode not in ("auto", "min", "max"):
-            raise ValueError(f"mode must be 'auto', 'min' or 'max', not {mode!r}")
-        if patience < 0:
-            raise ValueError(f"patience must not be negative, got {patience}")
-        larger = re.search(r"(acc|accuracy|precision|recall|f1|auc|r2|top_\d+)$", monitor)
-        self.monitor = monitor
-        self.patience = patience
-        self.min_delta = abs(min_delta)
-        self.restore_best = restore_best
-        self._sign = -1.0 if mode == "max" or (mode == "auto" and larger) else 1.0
-        self._begin()
-
-    def _begin(self) -> None:
-        self.best = float("nan")
-        self.best_epoch = -1
-        self.stopped_epoch: int | None = None
-        self._kept: dict[str, Any] | None = None
-        self._warned = False
-
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        self._begin()
-
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        value = (logs or {}).get(self.monitor)
-        if value is None:
-            if not self._warned:
-                known = ", ".join(logs or {}) or "nothing"
-                warnings.warn(
-                    f"EarlyStopping monitors '{self.monitor}', but the logs have {known}",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-                self._warned = True
-            return
-        if self.best_epoch < 0 or self._better(value):
-            if value == value:
-                self.best = float(value)
-            self.best_epoch = epoch
-            if self.restore_best:
-                self._kept = {n: array.copy() for n, array in self.model.parameters.items()}
-        elif epoch - self.best_epoch >= max(1, self.patience):
-            self.stopped_epoch = epoch
-            self.model.stop_training = True
-
-    def _better(self, value: float) -> bool:
-        if self.best != self.best:
-            return value == value  # any number is better than none
-        return self._sign * (self.best - value) > self.min_delta
-
-    def on_train_end(self, logs: Logs | None = None) -> None:
-        if self._kept is not None:
-            for name, array in self._kept.items():
-                self.model.parameters[name] = array
-            self._kept = None
 
 
 class CallbackList:

@@ -361,9 +361,9 @@ class Writer(Expressions):
         for s in _scalars(body):
             if unfinished.intersection(self.dependences(s)):
                 continue
-            if s.kind in ("apply", "load", "ref") and self._is_known(s):
-                if not any(x in memory for x in scalar.walk([s])):
-                    self.evaluate(s)
+            worthwhile = s.kind in ("apply", "load", "ref") and self._is_known(s)
+            if worthwhile and not any(x in memory for x in scalar.walk([s])):
+                self.evaluate(s)
 
     def _is_known(self, s: Scalar) -> bool:
         return all(

@@ -86,9 +86,7 @@ class _Tiles:
 
             self.w.loop(*self.w.clip(t.n, whole, extent), left, [], rest_of_row)
 
-    def rows(
-        self, heights: tuple[int, ...], n: Value, vectors: int, mask: Value | None
-    ) -> None:
+    def rows(self, heights: tuple[int, ...], n: Value, vectors: int, mask: Value | None) -> None:
         """Tall tiles first; flatter ones serve the rows that are left."""
         part = self.w.range(self.t.m)
         start = part.start

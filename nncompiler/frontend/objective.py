@@ -25,10 +25,11 @@ from nncompiler.frontend.initializers import Array
 from nncompiler.frontend.losses import LABELS, Loss, make_loss, mean_loss, target_kind, target_shape
 from nncompiler.frontend.metrics import Metric, Result, make_metric
 from nncompiler.frontend.names import suggest
-from nncompiler.frontend.optimizers import Optimizer, Update, make_optimizer
+from nncompiler.frontend.optimizers import make_optimizer
 from nncompiler.frontend.rankings import RANKINGS, Outcome, Ranking
 from nncompiler.frontend.regularizers import Regularizer, make_regularizer
 from nncompiler.frontend.site import Built, Network, Parameter
+from nncompiler.frontend.updates import Optimizer, Update
 
 STAGE = "objective"
 GRAPHS = ("forward", "score", "backward", "update", "step")

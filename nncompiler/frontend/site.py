@@ -17,8 +17,8 @@ from ir import ops
 from ir.graph import Node
 from ir.types import DType, Shape, TensorType
 from nncompiler.frontend.initializers import Array, Fans, Initializer, make_initializer
-from nncompiler.frontend.optimizers import State
 from nncompiler.frontend.regularizers import Regularizer, make_regularizer
+from nncompiler.frontend.updates import State
 
 # Inputs that the training graphs add beside those of the network.
 RESERVED = ("target", "sample_weight", "learning_rate")

@@ -3,7 +3,8 @@
     dx = fold(contract(g, W))   ->   contract(window(pad(dilate(g))), flip(W))
 
 The input gradient of a convolution is a convolution of the output gradient with the flipped kernel:
-it gathers, and scatters nowhere. Normal form: no fold, no window of size 1, no slice of a pad or of
+it gathers, and scatters nowhere. With a stride s there is a kernel for every remainder x % s, so
+that no zeros are multiplied. Normal form: no fold, no window of size 1, no slice of a pad or of
 a window, and none of a contraction over windows.
 """
 
@@ -36,6 +37,22 @@ class _Axis:
     def spread(self) -> int:
         """The extent of the counted axis with its elements a stride apart."""
         return (self.count - 1) * self.stride + 1 if self.count else 0
+
+    @property
+    def is_split(self) -> bool:
+        """Are places told apart by their remainder, each with its own part of the kernel?"""
+        return self.stride > 1 and self.dilation == 1
+
+    @property
+    def taps(self) -> int:
+        """How many elements of the kernel meet at one remainder."""
+        return -(-self.size // self.stride)
+
+    @property
+    def unstrided(self) -> _Axis:
+        """The axis of quotients: a fold of stride 1 with a part of the kernel."""
+        quotients = -(-self.extent // self.stride)
+        return _Axis(self.axis, quotients, self.count, self.taps, 1, 1)
 
 
 def _axes_of(whole: Node, parts: Node, attrs: Node) -> list[_Axis]:
@@ -88,7 +105,7 @@ def fold(node: Node) -> Node | None:
     """A fold as what gathers: of a multiple, of disjoint windows, of a contraction, of anything.
 
     fold(x * s)                    ->  fold(x) * s
-    fold(contract(g, W))           ->  contract(window(pad(dilate(g))), flip(W))
+    fold(contract(g, W))           ->  contract(window(pad(g)), flip(W)), see _split_kernel
     fold(broadcast(g))             ->  sum(window(pad(dilate(g))))
     fold(windows side by side)     ->  pad(reshape(x))
     fold(x)                        ->  sum(diagonal(window(pad(dilate(flip(x))))))
@@ -147,11 +164,52 @@ def _fold_contraction(node: Node, x: Node, axes: list[_Axis]) -> Node | None:
     elif not (_only_in(counted, left, right) and _only_in(inside, right, left)):
         return None
     positions = [left.index(c) for c in counted]
-    windows = _spread_out(a, axes, positions)
+    thin = [axis.unstrided if axis.is_split else axis for axis in axes]
+    windows = _spread_out(a, thin, positions)
     order = sorted(range(len(axes)), key=lambda n: positions[n])
-    kernel = flip(b, [right.index(c) for c in inside])
-    spec = f"{left}{''.join(inside[n] for n in order)},{right}->{out[: node.ndim]}"
-    return contract(windows, kernel, spec)
+    kernel, right = _split_kernel(b, right, inside, axes)
+    result = out[: node.ndim]
+    for axis, c in zip(axes, inside, strict=True):
+        if axis.is_split:
+            at = result.index(out[axis.axis]) + 1
+            result = result[:at] + c.upper() + result[at:]
+    spec = f"{left}{''.join(inside[n] for n in order)},{right}->{result}"
+    return _merge_remainders(contract(windows, kernel, spec), node, axes)
+
+
+def _split_kernel(
+    kernel: Node, letters: str, inside: list[str], axes: list[_Axis]
+) -> tuple[Node, str]:
+    """The mirrored kernel; an axis that is split becomes (taps, remainder), the remainder's letter
+    in capitals:  [a b c], stride 2  ->  [[c 0] [a b]]"""
+    high = [0] * kernel.ndim
+    shape: list[Dim] = []
+    split = ""
+    flipped: list[int] = []
+    known = dict(zip(inside, axes, strict=True))
+    for at, c in enumerate(letters):
+        axis = known.get(c)
+        if axis is not None:
+            flipped.append(len(shape))
+        if axis is not None and axis.is_split:
+            high[at] = axis.taps * axis.stride - axis.size
+            shape += [axis.taps, axis.stride]
+            split += c + c.upper()
+        else:
+            shape.append(kernel.shape[at])
+            split += c
+    whole = pad(kernel, (0,) * kernel.ndim, high)
+    return flip(reshape(whole, shape), flipped), split
+
+
+def _merge_remainders(y: Node, node: Node, axes: list[_Axis]) -> Node:
+    """Quotient and remainder as one axis again, cut to its extent."""
+    shape = list(node.shape)
+    for axis in axes:
+        if axis.is_split:
+            shape[axis.axis] = -(-axis.extent // axis.stride) * axis.stride
+    whole = reshape(y, shape)
+    return slice_(whole, (0,) * node.ndim, node.shape, (1,) * node.ndim)
 
 
 def _only_in(letters: list[str], here: str, not_here: str) -> bool:

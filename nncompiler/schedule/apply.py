@@ -1,12 +1,12 @@
 """Takes a row kernel and its schedule, gives the loop nest.
 
-    softmax, lanes over j:                         bias gradient, lanes over j:
-    for i in batch:                                for j in 128 step 16 (vector):
-        max0 = -inf                                    sum0 = 0
-        for j (vector): max0 = max(max0, z)            for k in batch: sum0 += g[k*128 + j]
-        sum1 = 0                                       b[j] = b[j] - lr * sum0
-        for j (vector): sum1 += exp(z - max0)
-        for j (vector): p = exp(z - max0) / sum1
+softmax, lanes over j:                         bias gradient, lanes over j:
+for i in batch:                                for j in 128 step 16 (vector):
+    max0 = -inf                                    sum0 = 0
+    for j (vector): max0 = max(max0, z)            for k in batch: sum0 += g[k*128 + j]
+    sum1 = 0                                       b[j] = b[j] - lr * sum0
+    for j (vector): sum1 += exp(z - max0)
+    for j (vector): p = exp(z - max0) / sum1
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class _Rows:
         return Function(self.kernel.label, self.kernel.buffers, body, scratch)
 
     def _point(self) -> tuple[Stmt, ...]:
-        """Everything at one point of the parallel axes: a loop per depth, then the row's results."""
+        """All work at one point of the parallel axes: a loop per depth, then the row's results."""
         inner = [(self._depth_of(w.value), w) for w in self.kernel.writes if w.inner]
         levels = sorted({*self.depths.values(), *(d for d, _ in inner)})
         self._choose_scratch(levels, inner)
@@ -92,7 +92,9 @@ class _Rows:
         body += stores([w for w in self.kernel.writes if not w.inner])
         return tuple(body)
 
-    def _sweep(self, level: int, reductions: Sequence[Reduction], writes: list[Write]) -> list[Stmt]:
+    def _sweep(
+        self, level: int, reductions: Sequence[Reduction], writes: list[Write]
+    ) -> list[Stmt]:
         """One pass over the reduce axes."""
         body: list[Stmt] = []
         for value, (first, buffer) in self.scratch.items():

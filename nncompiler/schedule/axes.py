@@ -1,12 +1,13 @@
 """Takes a kernel, gives the same kernel over fewer axes: neighbours that memory walks as one.
 
-    i:batch j:128   y[i*128 + j] = relu(x[i*128 + j])   ->   i:128*batch   y[i] = relu(x[i])
+i:batch j:128   y[i*128 + j] = relu(x[i*128 + j])   ->   i:128*batch   y[i] = relu(x[i])
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 from ir import scalar
 from ir.index import Index, Var
@@ -26,7 +27,7 @@ def merge_axes(kernel: Kernel) -> Kernel:
 def _merge_once(kernel: Kernel) -> Kernel | None:
     indices = list(kernel_indices(kernel))
     for axes in (kernel.axes, kernel.reduce_axes):
-        for outer, inner in zip(axes, axes[1:], strict=False):
+        for outer, inner in pairwise(axes):
             if isinstance(inner.extent, int) and _is_one_walk(indices, outer, inner):
                 return _merge(kernel, outer, inner)
     return None
@@ -97,6 +98,4 @@ def _merge(kernel: Kernel, outer: Var, inner: Var) -> Kernel:
         return tuple(joined if v == outer else v for v in axes if v != inner)
 
     kernel = map_kernel_indices(kernel, change)
-    return replace(
-        kernel, axes=shorten(kernel.axes), reduce_axes=shorten(kernel.reduce_axes)
-    )
+    return replace(kernel, axes=shorten(kernel.axes), reduce_axes=shorten(kernel.reduce_axes))

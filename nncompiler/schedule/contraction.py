@@ -37,16 +37,18 @@ from nncompiler.schedule.apply import row_loops, stores
 from nncompiler.schedule.heuristics import (
     choose_contract,
     choose_rows,
+    fitting_lanes,
     size_of,
     tile_rows,
 )
 
 UNROLL = 4
+SCATTER_COST = 30.0  # cycles of a vector that is written or read at a distance, see _column_cost
 
 
 def plan_contraction(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
     """The scheduled kernel and its loops."""
-    roles = _roles(kernel)
+    roles = _roles(kernel, target)
     if roles is None:
         kernel = replace(kernel, recipe="rows", schedule=choose_rows(kernel, target))
         return kernel, row_loops(kernel)
@@ -56,7 +58,7 @@ def plan_contraction(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
     return kernel, _loops(kernel, m, n, lhs, rhs)
 
 
-def _roles(kernel: Kernel) -> tuple[Var, Var, Scalar, Scalar] | None:
+def _roles(kernel: Kernel, target: Target) -> tuple[Var, Var, Scalar, Scalar] | None:
     """(rows axis, columns axis, left load, right load), or None where there are no columns."""
     (reduction,) = kernel.reductions
     if not kernel.reduce_axes:
@@ -66,13 +68,13 @@ def _roles(kernel: Kernel) -> tuple[Var, Var, Scalar, Scalar] | None:
         return None
     only_a = [v for v in kernel.axes if _moves(a, v) and not _moves(b, v)]
     only_b = [v for v in kernel.axes if _moves(b, v) and not _moves(a, v)]
-    stored = kernel.writes[0].index
+    lanes = target.lanes(a.dtype)
     best: tuple[float, Var, Scalar, Scalar, list[Var]] | None = None
     for columns, lhs, rhs, rows in ((only_b, a, b, only_a), (only_a, b, a, only_b)):
         for n in columns:
             if isinstance(n.extent, Extent):
                 continue
-            cost = _column_cost(n, rhs, stored, kernel)
+            cost = _column_cost(n, rhs, kernel, lanes)
             if best is None or cost < best[0]:
                 best = (cost, n, lhs, rhs, rows)
     if best is None:
@@ -88,12 +90,22 @@ def _moves(load: Scalar, v: Var) -> bool:
     return load.index.coefficient(v) != 0
 
 
-def _column_cost(n: Var, rhs: Scalar, stored: Index, kernel: Kernel) -> float:
-    """How bad it is to let `n` run over the lanes."""
-    cost = 0.0 if rhs.index.coefficient(n) == 1 else 1.0
-    cost += 0.0 if stored.coefficient(n) == 1 else 4.0
-    extent = size_of(n.extent)
-    return cost + (2.0 if extent < 8 else 0.0) / max(extent, 1)
+def _column_cost(n: Var, rhs: Scalar, kernel: Kernel, lanes: int) -> float:
+    """Cycles per useful multiplication where `n` runs over the lanes, relative to full lanes: lanes
+    that stay empty, results (and what they are computed from) at a distance, a packed operand."""
+    extent = max(size_of(n.extent), 1)
+    empty = -(-extent // fitting_lanes(n.extent, lanes)) * lanes / extent
+    steps, rows = 1, 1
+    for v in kernel.reduce_axes:
+        steps *= max(size_of(v.extent), 1)
+    for v in kernel.axes:
+        rows *= 1 if v == n or _moves(rhs, v) else max(size_of(v.extent), 1)
+    values = [w.value for w in kernel.writes]
+    touched = [w.index for w in kernel.writes]
+    touched += [s.index for s in scalar.walk(values) if s.kind == "load"]
+    distant = sum(1 for index in touched if index.coefficient(n) not in (0, 1))
+    cost = empty * (1 + distant * SCATTER_COST * 2 / steps)
+    return cost if rhs.index.coefficient(n) == 1 else cost + 8 / rows
 
 
 def _loops(kernel: Kernel, m: Var, n: Var, lhs: Scalar, rhs: Scalar) -> Function:
@@ -183,4 +195,3 @@ D = TypeVar("D", Vectorize, TileBy)
 
 def _directive(kernel: Kernel, kind: type[D], axis: str) -> D:
     return next(d for d in kernel.schedule if isinstance(d, kind) and d.axis == axis)
-

@@ -1,4 +1,4 @@
-"""Register tiles fit the registers of every target: no vector of a micro-kernel goes to the stack."""
+"""Register tiles fit the registers of every target: no vector of them goes to the stack."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def spills(graph: Graph, target: str) -> list[str]:
     return [line for line in lines if SPILL.search(line)]
 
 
-@pytest.mark.parametrize("dtype", (f32, f64), ids=str)
+@pytest.mark.parametrize("dtype", [f32, f64], ids=str)
 @pytest.mark.parametrize(("target", "shape"), CASES, ids=str)
 def test_a_micro_kernel_stays_in_registers(
     target: str, dtype: DType, shape: tuple[int | str, int, int]

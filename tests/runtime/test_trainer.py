@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.callbacks import Callback, EarlyStopping
+from runtime.callbacks import Callback
+from runtime.monitors import EarlyStopping
 from runtime.progress import progress, verbosity
 from runtime.state import State
 from runtime.trainer import count_rows, fit
