@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ir.graph import Graph, Node
-from ir.loops import Buffer, Function, Kernel
+from ir.loops import Buffer, Function, Kernel, structure
 from ir.types import Dim, Extent
 from nncompiler.codegen.checks import Checks, check_function
 from nncompiler.codegen.costs import flops, moved
@@ -77,11 +77,16 @@ class _Module:
         self.target = target
         self.declarations: dict[str, None] = {}
         self.names: dict[str, str] = {}
+        self.known: dict[Any, str] = {}
 
     def add(self, function: Function, label: str) -> str:
+        key = structure(function)
+        if key in self.known:
+            return self.known[key]
         recipes = (write_tile, write_transpose, write_sparse)
         text = write_function(function, "NAME", self.target, self.declarations, *recipes)
-        return self.names.setdefault(text, label)
+        self.known[key] = self.names.setdefault(text, label)
+        return self.known[key]
 
     def text(self, entries: str) -> str:
         bodies = [text.replace("@NAME(", f"@{name}(", 1) for text, name in self.names.items()]
