@@ -18,12 +18,14 @@ function = Function(label, buffers, body)
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import product
+from typing import Any
 
+from ir import scalar
 from ir.index import Index, Var
 from ir.scalar import Scalar
-from ir.types import Dim, DType, bind_dim
+from ir.types import Dim, DType, Extent, bind_dim
 
 # --------------------------------------------------------------------------- kernels
 
@@ -353,3 +355,26 @@ def statements(body: Iterable[Stmt]) -> Iterator[Stmt]:
         match stmt:
             case For(body=inner) | Tile(epilogue=inner):
                 yield from statements(inner)
+
+
+def structure(function: Function) -> tuple[Any, ...]:
+    """A hashable value that is equal for functions that differ in names alone.
+
+    Buffers count by their position, so that equal kernels are found before code is written.
+    """
+    buffers = (*function.buffers, *function.workspace, *function.scratch)
+    names = {buffer.name: f"#{position}" for position, buffer in enumerate(buffers)}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Scalar):
+            return scalar.rename(value, names)
+        if isinstance(value, str):
+            return names.get(value, value)
+        if isinstance(value, tuple):
+            return tuple(plain(v) for v in value)
+        if is_dataclass(value) and not isinstance(value, (Index, Var, DType, Extent)):
+            return (type(value).__name__, *(plain(getattr(value, f.name)) for f in fields(value)))
+        return value
+
+    parts = (function.buffers, function.workspace, function.scratch, function.body, function.splits)
+    return tuple(plain(part) for part in parts)

@@ -159,6 +159,20 @@ def substitute(root: Scalar, values: Mapping[Var, Index]) -> Scalar:
     return map_indices(root, lambda index: index.substitute(values))
 
 
+def rename(root: Scalar, names: Mapping[str, str]) -> Scalar:
+    """Give buffers (and refs) that are in `names` other names."""
+    memo: dict[Scalar, Scalar] = {}
+    for s in walk([root]):
+        name = names.get(s.name, s.name) if s.kind in ("load", "ref") else s.name
+        args = tuple(memo[a] for a in s.args)
+        memo[s] = _intern(
+            Scalar(
+                s.kind, s.dtype, name, args, s.value, s.index, s.strides, s.guards, s.fill, s.dim
+            )
+        )
+    return memo[root]
+
+
 def loads(root: Scalar) -> tuple[Scalar, ...]:
     return tuple(s for s in walk([root]) if s.kind == "load")
 

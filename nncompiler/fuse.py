@@ -70,6 +70,7 @@ class Fusion:
     groups: tuple[Group, ...]
     owner: Mapping[Node, Group]
     inline: frozenset[Node]
+    reads: Reads
 
     def is_stored(self, node: Node) -> bool:
         """True for nodes that have, or may have, a buffer: inputs, constants, group members."""
@@ -93,6 +94,7 @@ class _Fuser:
         self.graph = graph
         self.forced = _forced(graph)
         self.inline = _inline(graph, self.forced)
+        self.reads = Reads(self.inline)
         self.groups: dict[int, Group] = {}
         self.owner: dict[Node, Group] = {}
 
@@ -107,7 +109,8 @@ class _Fuser:
         order = {node: at for at, node in enumerate(self.graph.nodes)}
         for group in groups:
             group.nodes.sort(key=order.__getitem__)
-        return Fusion(self.graph, tuple(_sorted(groups, self)), self.owner, self.inline)
+        order_of = tuple(_sorted(groups, self))
+        return Fusion(self.graph, order_of, self.owner, self.inline, self.reads)
 
     # ------------------------------------------------------------ placing one node
 
@@ -127,17 +130,17 @@ class _Fuser:
         self.owner[node] = fresh
 
     def _producers(self, node: Node, group: Group) -> list[Group]:
-        found = {self.owner[n]: None for n, _ in reads(node, group, self.inline) if n in self.owner}
+        found = {self.owner[n]: None for n, _ in self.reads(node, group) if n in self.owner}
         return list(found)
 
     def _siblings(self, node: Node, fresh: Group, producers: list[Group]) -> list[Group]:
         """Row groups over the same axes that read one of the node's operands already."""
-        wanted = {n for n, _ in reads(node, fresh, self.inline)}
+        wanted = {n for n, _ in self.reads(node, fresh)}
         found = []
         for group in self.groups.values():
             if group.kind != "rows" or _domain(group) != _domain(fresh) or group in producers:
                 continue
-            if any(n in wanted for m in group.nodes for n, _ in reads(m, group, self.inline)):
+            if any(n in wanted for m in group.nodes for n, _ in self.reads(m, group)):
                 found.append(group)
         return found
 
@@ -158,7 +161,7 @@ class _Fuser:
             if not self._still_consistent(group):
                 return False
         bit = 1 << group.number
-        for source, indices in reads(node, group, self.inline):
+        for source, indices in self.reads(node, group):
             owner = self.owner.get(source)
             if owner is None:
                 continue
@@ -199,7 +202,7 @@ class _Fuser:
                 return False
         if group.ancestors >> other.number & 1 or other.ancestors >> group.number & 1:
             return False
-        for source, indices in reads(node, group, self.inline):
+        for source, indices in self.reads(node, group):
             if self.owner.get(source) is other and indices != self._home(source, group):
                 return False
         group.nodes.extend(other.nodes)
@@ -238,10 +241,10 @@ class _Fuser:
             return
         place = target.position(node.shape)
         for member in target.nodes:
-            for source, indices in reads(member, target, self.inline):
+            for source, indices in self.reads(member, target):
                 if source is node and indices != place:
                     return
-        stored = {n for n, _ in reads(node, target, self.inline) if n in self.owner}
+        stored = {n for n, _ in self.reads(node, target) if n in self.owner}
         if sum(1 for n in stored if not self._is_stored(n, node, home)) > 1:
             return
         if any(self.owner[n] is target for n in stored):
@@ -311,8 +314,21 @@ def split_spec(spec: str) -> tuple[str, str, str]:
     return left, right, out
 
 
-def reads(node: Node, group: Group, inline: frozenset[Node]) -> list[Read]:
-    """What computing `node` in `group` reads: stored nodes and the indices they are read at."""
+class Reads:
+    """What computing a node in a group reads: stored nodes, and the indices they are read at."""
+
+    def __init__(self, inline: frozenset[Node]) -> None:
+        self.inline = inline
+        self._memo: dict[tuple[Node, Shape, tuple[int, ...]], list[Read]] = {}
+
+    def __call__(self, node: Node, group: Group) -> list[Read]:
+        key = (node, group.full, group.reduced)
+        if key not in self._memo:
+            self._memo[key] = _reads(node, group, self.inline)
+        return self._memo[key]
+
+
+def _reads(node: Node, group: Group, inline: frozenset[Node]) -> list[Read]:
     found: dict[Read, None] = {}
 
     def resolve(source: Node, indices: Indices, guards: tuple[Guard, ...]) -> scalar.Scalar | None:
@@ -425,7 +441,7 @@ def _sorted(groups: list[Group], fuser: _Fuser) -> list[Group]:
     needs: dict[Group, set[Group]] = {g: set() for g in groups}
     for group in groups:
         for node in group.nodes:
-            for source, _ in reads(node, group, fuser.inline):
+            for source, _ in fuser.reads(node, group):
                 owner = fuser.owner.get(source)
                 if owner is not None and owner is not group:
                     needs[group].add(owner)

@@ -8,9 +8,11 @@ Graphs are pure; writing in place is decided here and nowhere else.
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from graphlib import CycleError, TopologicalSorter
 
 from ir import scalar
 from ir.graph import Graph, Node
@@ -18,7 +20,7 @@ from ir.index import Index, flatten
 from ir.loops import Buffer, Kernel, Write
 from ir.op import Lowering
 from nncompiler.access import axis_variables, point
-from nncompiler.fuse import Fusion, Group, has_buffer, reads
+from nncompiler.fuse import Fusion, Group, has_buffer
 from nncompiler.lower import Names, lower, needs_memory
 from nncompiler.sparse import tables_of
 
@@ -123,20 +125,25 @@ class _Placer:
         for group, targets in self.donated.items():
             for target in targets:
                 before[group] |= readers.get(target, set()) - {group}
+        sorter = TopologicalSorter(before)
+        try:
+            sorter.prepare()
+        except CycleError:
+            return groups  # `unsafe_updates` finds the update that closes the circle
+        place = {group: at for at, group in enumerate(groups)}
         order: list[Group] = []
-        waiting = list(groups)
-        while waiting:
-            ready = next((g for g in waiting if before[g] <= set(order)), None)
-            if ready is None:
-                return groups  # `unsafe_updates` finds the update that closes the circle
-            order.append(ready)
-            waiting.remove(ready)
+        ready = [place[group] for group in sorter.get_ready()]
+        heapq.heapify(ready)  # of all that may run, the one that was first in the graph
+        while ready:
+            group = groups[heapq.heappop(ready)]
+            order.append(group)
+            sorter.done(group)
+            for following in sorter.get_ready():
+                heapq.heappush(ready, place[following])
         return order
 
-    def _sources(self, group: Group) -> Iterable[Node]:
-        for node in group.nodes:
-            for source, _ in reads(node, group, self.fusion.inline):
-                yield source
+    def _sources(self, group: Group) -> set[Node]:
+        return {source for node in group.nodes for source, _ in self.fusion.reads(node, group)}
 
     # ------------------------------------------------------------ kernels
 
@@ -152,16 +159,18 @@ class _Placer:
     def unsafe_updates(self, kernels: tuple[Kernel, ...]) -> set[str]:
         """Updates that would destroy a value which is still to be read."""
         found: set[str] = set()
+        writers = {w.buffer: at for at, kernel in enumerate(kernels) for w in kernel.writes}
+        last_reader: dict[Node, int] = {}
+        for at, group in enumerate(self.order):
+            last_reader.update(dict.fromkeys(self._sources(group), at))
+        leaves = {str(n.attrs["id"]): n for n in self.graph.inputs}
         for id, target in self.updates.items():
-            writer = next((i for i, k in enumerate(kernels) if _writes(k, target)), None)
+            writer = writers.get(target)
             if writer is None:
                 continue
-            if _reads_elsewhere(kernels[writer], target):
+            late = last_reader.get(leaves[id], -1) > writer
+            if late or _reads_elsewhere(kernels[writer], target):
                 found.add(id)
-            leaf = next(n for n in self.graph.inputs if n.attrs["id"] == id)
-            for later in self.order[writer + 1 :]:
-                if leaf in set(self._sources(later)):
-                    found.add(id)
         return found
 
     def finish(self, kernels: tuple[Kernel, ...]) -> Storage:
@@ -184,10 +193,6 @@ def copy_kernel(source: str, target: str, node: Node) -> Kernel:
     )
     write = Write(target, offset, value, False)
     return Kernel("copy_" + _clean(target), "rows", variables, (), (), (write,), buffers)
-
-
-def _writes(kernel: Kernel, buffer: str) -> bool:
-    return any(w.buffer == buffer for w in kernel.writes)
 
 
 def _values(kernel: Kernel) -> list[scalar.Scalar]:

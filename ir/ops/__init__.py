@@ -89,7 +89,7 @@ from ir.ops.reductions import (
     sum,
     var,
 )
-from ir.ops.sparse import Edges, pair_sums, sweep
+from ir.ops.sparse import Edges, Structure, pair_sums, sweep
 from ir.ops.views import (
     expand_dims,
     moveaxis,
@@ -132,6 +132,7 @@ define_operators(
 __all__ = [
     "REGISTRY",
     "Edges",
+    "Structure",
     "abs",
     "add",
     "all",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ir.graph import Graph, Node
-from ir.loops import Buffer, Function, Kernel, Split, stages
+from ir.loops import Buffer, Function, Kernel, stages, structure
 from ir.types import Dim, Extent
 from nncompiler.codegen.checks import Checks, check_function
 from nncompiler.codegen.costs import flops, moved
@@ -51,9 +51,9 @@ def emit(
         arguments += [table.add_workspace(step, item, b) for b in item.function.workspace]
         parts = stages(item.function)
         for left, (body, split) in zip(reversed(range(len(parts))), parts, strict=True):
-            function = replace(item.function, body=body, splits=())
+            function = replace(item.function, body=body, splits=(split,) if split else ())
             shown = f"{item.kernel.label}.{left}" if left else item.kernel.label
-            name = module.add(function, shown, split)
+            name = module.add(function, shown)
             calls.append(Call(name, tuple(arguments), symbols_of(function), step, split))
     specs: list[CheckSpec] = []
     check_calls: list[Call] = []
@@ -82,11 +82,16 @@ class _Module:
         self.target = target
         self.declarations: dict[str, None] = {}
         self.names: dict[str, str] = {}
+        self.known: dict[Any, str] = {}
 
-    def add(self, function: Function, label: str, split: Split | None = None) -> str:
+    def add(self, function: Function, label: str) -> str:
+        key = structure(function)
+        if key in self.known:
+            return self.known[key]
         recipes = (write_tile, write_transpose, write_sparse)
-        text = write_function(function, "NAME", self.target, self.declarations, *recipes, split)
-        return self.names.setdefault(text, label)
+        text = write_function(function, "NAME", self.target, self.declarations, *recipes)
+        self.known[key] = self.names.setdefault(text, label)
+        return self.known[key]
 
     def text(self, entries: str) -> str:
         bodies = [text.replace("@NAME(", f"@{name}(", 1) for text, name in self.names.items()]

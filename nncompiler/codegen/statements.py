@@ -21,7 +21,6 @@ from ir.loops import (
     Let,
     PairSums,
     ScatterAdd,
-    Split,
     Stmt,
     Store,
     Sweep,
@@ -463,10 +462,12 @@ def write_function(
     tile: Callable[[Writer, Tile], None],
     transpose: Callable[[Writer, Transpose], None],
     sparse: Callable[[Writer, Sweep | PairSums], None],
-    split: Split | None = None,
 ) -> str:
-    """The LLVM definition of a stage. Its arguments: buffers, workspace, symbols, and for every
-    axis of the split where to start and where to stop."""
+    """The LLVM definition of a function, or of one stage of it.
+
+    Its arguments: buffers, workspace, symbols, and for every axis of the split where to start and
+    where to stop.
+    """
     emitter = Emitter(target, declarations)
     arguments = (*function.buffers, *function.workspace)
     pointers = {b.name: f"%p{i}" for i, b in enumerate(arguments)}
@@ -479,7 +480,8 @@ def write_function(
     writer = Writer(emitter, pointers, buffers, symbols, tile, transpose, sparse)
     parameters = [f"ptr {pointers[b.name]}" for b in arguments]
     parameters += [f"i64 {s.text}" for s in symbols.values()]
-    for number, (var, chunk) in enumerate(split.axes if split else ()):
+    axes = [axis for split in function.splits if split for axis in split.axes]
+    for number, (var, chunk) in enumerate(axes):
         start, stop = Value(f"%from{number}", i64), Value(f"%to{number}", i64)
         writer.ranges[var.name] = Range(start, stop, chunk)
         parameters += [f"i64 {start.text}", f"i64 {stop.text}"]

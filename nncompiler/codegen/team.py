@@ -8,8 +8,8 @@ A stage is finished when all its chunks are: the job cannot change while somebod
 worker that the system does not run delays the chunk that it holds and nothing else, and one that
 holds none is never waited for.
 
-    nnc_run(team, function, bufs, syms, n)   function(bufs, syms, i) for i in 0 .. n - 1; false where
-                                             the caller had better do all by itself
+    nnc_run(team, function, bufs, syms, n)   function(bufs, syms, i) for i in 0 .. n - 1; false
+                                             where the caller had better do all by itself
     nnc_worker(slot)                         takes tickets for ever: spins a while, then sleeps
 
 Workers that sleep are called when the caller has been busy for WAKE_AFTER with stages that they
