@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import tempfile
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,9 @@ Array = np.ndarray[Any, Any]
 
 def write_archive(path: Path, members: Mapping[str, bytes]) -> None:
     """All members or no file at all: written beside the target and renamed."""
+    import tempfile
+    import zipfile  # not before a model is saved: together 3 ms
+
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
@@ -35,6 +36,8 @@ def write_archive(path: Path, members: Mapping[str, bytes]) -> None:
 
 def read_archive(path: Path, what: str) -> dict[str, bytes]:
     """Every member's bytes; ValueError naming the file where it is damaged or something else."""
+    import zipfile
+
     try:
         with zipfile.ZipFile(path) as archive:
             return {name: archive.read(name) for name in archive.namelist()}

@@ -50,9 +50,9 @@ def compile_graph(
 
 
 def _build(graph: Graph, options: Options, checks: Checks, label: str) -> Artifact:
-    from nncompiler import pipeline  # half of all our code: a look-up does without it
+    from nncompiler.pipeline import build  # half of all our code: a look-up does without it
 
-    return pipeline.build(graph, options=options, checks=checks, label=label)
+    return build(graph, options=options, checks=checks, label=label)
 
 
 def cache_key(graph: Graph, options: Options, checks: Checks, label: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,8 @@ class Table:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
+        from html import escape  # for notebooks only
+
         right = self._right()
         cells = ['<td style="text-align:left">', '<td style="text-align:right">']
         head = "".join(f"<th>{escape(h)}</th>" for h in self.header)

@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import stat
-import tempfile
 import time
 from pathlib import Path
 
@@ -66,6 +65,8 @@ class Cache:
 
     def put(self, digest: str, artifact: Artifact) -> bool:
         """Stores the artifact; False where that was not possible."""
+        import tempfile  # not needed to read
+
         if self.folder is None or not _DIGEST.fullmatch(digest):
             return False
         payload = artifact.to_bytes()

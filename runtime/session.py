@@ -99,12 +99,11 @@ class Session:
                 code = self._entry(frame.table, frame.syms, self.team)
             if code:
                 raise frame.fault(code)
-            return self._collect(frame)
+            return self.collect(frame)
         finally:
             if frame.pointed or frame.fresh:
                 frame.release()
-            if len(self._frames) < IDLE_FRAMES:
-                self._frames.append(frame)
+            self.give(frame)
 
     def convert(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Array], tuple[int, ...]]:
         """All inputs as arrays that native code can read, and the extents of the symbols."""
@@ -232,9 +231,24 @@ class Session:
             sums += np.array(values) * (last - first)
         return sums
 
+    # frames of calls that take the short way: see direct.py ---------------------------------------
+
+    def take(self) -> Frame | None:
+        """The frame that the last call left behind."""
+        try:
+            return self._frames.pop()
+        except IndexError:
+            return None
+
+    def give(self, frame: Frame) -> None:
+        """A frame that no call is in."""
+        if len(self._frames) < IDLE_FRAMES:
+            self._frames.append(frame)
+
     # results -------------------------------------------------------------------------------------
 
-    def _collect(self, frame: Frame) -> dict[str, Array]:
+    def collect(self, frame: Frame) -> dict[str, Array]:
+        """Outputs by name out of the frame of a finished call."""
         handed = {number for number, _, _ in frame.fresh}
         results = {}
         for name, number in self.results.items():

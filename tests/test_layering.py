@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -41,3 +43,46 @@ def test_a_file_imports_only_what_its_layer_may(path: Path) -> None:
         assert name in BINDINGS
     if name.startswith("ir/") and "networkx" in roots:
         assert name == "ir/convert.py"
+
+
+HEAVY = (
+    "networkx",
+    "llvmlite",
+    "nncompiler.pipeline",
+    "nncompiler.functions",
+    "zipfile",
+    "tempfile",
+)
+
+
+def test_importing_nncompiler_imports_nothing_that_can_wait() -> None:
+    code = f"import sys, nncompiler; print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_graph_that_is_in_the_cache_needs_no_lowering(tmp_path: Path) -> None:
+    code = """
+import sys, networkx as nx, nncompiler as nnc
+g = nx.DiGraph()
+g.add_node("x", op="input", shape=("batch", 2))
+g.add_node("y", op="dense", units=1)
+nx.add_path(g, ["x", "y"])
+print(nnc.compile(g, loss="mse", optimizer="sgd").step([[1, 2]], [[3]]))
+print("nncompiler.pipeline" in sys.modules)
+"""
+    results = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**os.environ, "NNC_CACHE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        for _ in range(2)
+    ]
+    assert results[0][0] == results[1][0]
+    assert [lowered for _, lowered in results] == ["True", "False"]

@@ -1,20 +1,36 @@
-"""Takes a networkx graph, gives errors for what no network may have, and its outputs."""
+"""Takes a networkx graph, gives errors for what no network may have, its outputs, and its order.
+
+networkx takes as long to import as NumPy, so it is not loaded before there is a graph.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, cast
-
-import networkx as nx
+from typing import TYPE_CHECKING, Any, cast
 
 from nncompiler.errors import CompileError
 from nncompiler.frontend.names import suggest
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 STAGE = "network"
 
 
 def fail(message: str, *, node: Hashable = "", hint: str = "") -> CompileError:
     return CompileError(message, node=str(node), stage=STAGE, hint=hint)
+
+
+def check_directed(graph: object) -> None:
+    """TypeError for what is no graph of networkx; CompileError for an undirected or empty one."""
+    import networkx as nx
+
+    if not isinstance(graph, nx.Graph):
+        raise TypeError(f"a network is a networkx.DiGraph, not {type(graph).__name__}")
+    if not graph.is_directed():
+        raise fail("a network is a directed graph, this one is undirected", hint="use nx.DiGraph")
+    if not graph:
+        raise fail("the graph has no nodes")
 
 
 def check_names(graph: nx.DiGraph[Any]) -> None:
@@ -31,6 +47,8 @@ def check_names(graph: nx.DiGraph[Any]) -> None:
 
 def check_acyclic(graph: nx.DiGraph[Any]) -> None:
     """CompileError that names the cycle, if there is one."""
+    import networkx as nx
+
     if nx.is_directed_acyclic_graph(graph):
         return
     edges = nx.find_cycle(graph)
@@ -58,3 +76,16 @@ def output_nodes(
     if not chosen or len({str(n) for n in chosen}) < len(chosen):
         raise fail(f"outputs have to be different nodes, at least one: {chosen}")
     return [by_name[str(n)] for n in chosen]
+
+
+def needed_nodes(graph: nx.DiGraph[Any], wanted: Iterable[Hashable]) -> list[Hashable]:
+    """The wanted nodes and all that they depend on, every one after its predecessors."""
+    import networkx as nx
+
+    needed = set(wanted)
+    waiting = list(needed)
+    while waiting:
+        found = set(graph.predecessors(waiting.pop())) - needed
+        waiting.extend(found)
+        needed |= found
+    return [node for node in nx.topological_sort(graph) if node in needed]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 def suggest(wrong: object, known: Iterable[str]) -> str:
     """ "did you mean 'relu'?" where one is near, else the list of known names."""
+    from difflib import get_close_matches  # for errors only
+
     names = list(known)
     close = get_close_matches(str(wrong), names, 1, 0.6)
     if close:

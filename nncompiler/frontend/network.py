@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import networkx as nx
+from typing import TYPE_CHECKING, Any
 
 from ir.graph import Node
 from ir.types import DType, dtype_of
 from nncompiler.errors import CompileError
 from nncompiler.frontend.catalogue import find_kind, kind_names
-from nncompiler.frontend.graphs import check_acyclic, check_names, fail, output_nodes
+from nncompiler.frontend.graphs import (
+    check_acyclic,
+    check_directed,
+    check_names,
+    fail,
+    needed_nodes,
+    output_nodes,
+)
 from nncompiler.frontend.initializers import Initializer, make_initializer
 from nncompiler.frontend.kinds import REQUIRED, Kind
 from nncompiler.frontend.names import suggest
-from nncompiler.frontend.neurons import read_neurons
 from nncompiler.frontend.site import Built, Layer, Network, Program, Site
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 def read_network(
@@ -32,12 +39,7 @@ def read_network(
     Raises CompileError naming the node for whatever does not fit; TypeError for another kind of
     object.
     """
-    if not isinstance(graph, nx.Graph):
-        raise TypeError(f"a network is a networkx.DiGraph, not {type(graph).__name__}")
-    if not graph.is_directed():
-        raise fail("a network is a directed graph, this one is undirected", hint="use nx.DiGraph")
-    if not graph:
-        raise fail("the graph has no nodes")
+    check_directed(graph)
     check_names(graph)
     check_acyclic(graph)
     try:
@@ -49,6 +51,8 @@ def read_network(
         raise fail(f"the model's dtype has to be float32 or float64, not {kind_of_number.numpy}")
     layers = [n for n, attrs in graph.nodes(data=True) if "op" in attrs]
     if not layers:
+        from nncompiler.frontend.neurons import read_neurons  # layer graphs start without
+
         return read_neurons(graph, dtype=kind_of_number, outputs=outputs, initializer=drawn)
     for node, attrs in graph.nodes(data=True):
         if "op" not in attrs:
@@ -83,10 +87,8 @@ def read_layers(
 ) -> Network:
     """The network of a layer graph; only what the outputs need takes part."""
     wanted = output_nodes(graph, outputs)
-    needed = set(wanted).union(*(nx.ancestors(graph, n) for n in wanted))
-    order = [n for n in nx.topological_sort(graph) if n in needed]
     rank = {n: i for i, n in enumerate(graph)}
-    steps = [_read_node(graph, n) for n in order]
+    steps = [_read_node(graph, n) for n in needed_nodes(graph, wanted)]
     inputs = sorted((s.node for s in steps if s.kind.name == "input"), key=lambda n: rank[n])
 
     def run(training: bool) -> tuple[Program, Built]:

@@ -22,7 +22,15 @@ from nncompiler.frontend.updates import State
 
 # Inputs that the training graphs add beside those of the network.
 RESERVED = ("target", "sample_weight", "learning_rate")
-RESERVED_PREFIXES = ("optimizer.", "random.", "target:", "grad:", "update:", "metric:")
+RESERVED_PREFIXES = (
+    "optimizer.",
+    "random.",
+    "target:",
+    "grad:",
+    "update:",
+    "metric:",
+    "objective.",
+)
 
 
 @dataclass(frozen=True)

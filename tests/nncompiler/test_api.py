@@ -28,13 +28,6 @@ def run_python(text: str, *path: str) -> subprocess.CompletedProcess[str]:
 # --------------------------------------------------------------------------- import
 
 
-def test_import_loads_neither_networkx_nor_llvmlite() -> None:
-    text = (
-        "import nncompiler, sys; print([m for m in ('networkx', 'llvmlite') if m in sys.modules])"
-    )
-    assert run_python(text).stdout.strip() == "[]"
-
-
 @pytest.mark.parametrize("name", ["ir", "runtime"])
 def test_foreign_package_of_the_same_name_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / f"{name}.py").write_text("")
