@@ -15,6 +15,7 @@ import numpy as np
 from nncompiler.blueprint import Blueprint, Kinds
 from nncompiler.data import DENSE, SAMPLE_WEIGHT, rows_of
 from nncompiler.frontend.updates import AVERAGE, LEARNING_RATE, STEP_COUNT
+from nncompiler.settings import check_seed
 from runtime.history import History
 from runtime.state import ParameterView, State
 from runtime.trainer import fit, plain
@@ -162,7 +163,7 @@ class Machine:
 
     def reset(self, seed: int | None = None) -> None:
         """Draws new parameters (from the first seed where none is given), clears the optimizer."""
-        self.seed = self.blueprint.settings.seed if seed is None else seed
+        self.seed = self.blueprint.settings.seed if seed is None else check_seed(seed)
         self.state.restore(self.blueprint.initial_state(self.seed))
         self.epoch = 0
         self.history = History()

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
+
 from ir.types import DType, dtype_of
 from nncompiler.errors import CompileError
 from nncompiler.options import Options
@@ -54,8 +56,7 @@ class Settings:
     def __post_init__(self) -> None:
         if not isinstance(self.options, Options):
             raise TypeError(f"options must be nnc.Options(...), not {type(self.options).__name__}")
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
-            raise CompileError(f"seed must be a non-negative int, not {self.seed!r}", stage="api")
+        object.__setattr__(self, "seed", check_seed(self.seed))
         _ = self.real  # a wrong dtype shows at once
         if self.objectives and any(
             v is not None and v != ()
@@ -148,3 +149,11 @@ class Settings:
         known = {f.name for f in fields(Options)}
         restored = replace(Options(), **{k: v for k, v in saved.items() if k in known})
         return Settings(**given, options=options or restored)
+
+
+def check_seed(seed: Any) -> int:
+    """The seed as an int, NumPy's integers included; CompileError for anything else."""
+    whole = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
+    if not whole or seed < 0:
+        raise CompileError(f"seed must be a non-negative int, not {seed!r}", stage="api")
+    return int(seed)

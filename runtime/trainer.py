@@ -223,6 +223,8 @@ def _weights(t: Any, sample_weight: Any, class_weight: Mapping[int, float] | Non
     """Sample weights times the weight of each row's class; None where there is neither."""
     if class_weight is None:
         return sample_weight
+    if not isinstance(class_weight, Mapping):
+        raise TypeError(f"class_weight is a dict by class number, not {class_weight!r}")
     if isinstance(t, (dict, tuple)):
         raise ValueError("class_weight needs a single target of class labels")
     labels = np.asarray(t)

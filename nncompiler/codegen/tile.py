@@ -196,7 +196,8 @@ class _Tiles:
         """`count` steps along the innermost summed axis."""
         t, e = self.t, self.e
         sums = list(sums)
-        left = self._pointer(t.lhs, at)
+        ones = t.lhs.kind == "const"  # the sum of the columns
+        left = "" if ones else self._pointer(t.lhs, at)
         right = self._pointer(t.rhs, at)
         row_step = t.lhs.index.coefficient(t.m)
         if row_step is None:
@@ -213,6 +214,11 @@ class _Tiles:
                     columns.append(e.masked_load(pointer, self.dtype, mask, fill=zero))
                 else:
                     columns.append(e.load(pointer, self.dtype, t.lanes))
+            if ones:
+                for v, column in enumerate(columns):
+                    place = (step * vectors + v) % len(sums)
+                    sums[place] = self.e.add(sums[place], column)
+                continue
             for row in range(height):
                 pointer = e.address(left, row * row_step + step * left_step, self.dtype)
                 factor = e.splat(e.load(pointer, self.dtype), t.lanes)

@@ -14,6 +14,7 @@ from typing import Any
 
 from ir import ops
 from ir.graph import Node
+from nncompiler.errors import call_user
 from nncompiler.frontend.names import suggest
 
 Activation = Callable[[Node], Node]
@@ -194,7 +195,7 @@ def _named(name: str, parameters: Mapping[str, Any]) -> tuple[str, Activation]:
 
 
 def _checked(function: Callable[[Node], Any], x: Node) -> Node:
-    y = function(x)
+    y = call_user("the activation function", function, x)
     if not isinstance(y, Node):
         raise ValueError(f"the activation function gave {y!r}, not a symbolic value")
     return y

@@ -16,6 +16,7 @@ import numpy as np
 from ir import ops
 from ir.graph import Node
 from ir.types import DType, Shape, TensorType
+from nncompiler.errors import CompileError
 from nncompiler.frontend.initializers import Array, Fans, Initializer, make_initializer
 from nncompiler.frontend.regularizers import Regularizer, make_regularizer
 from nncompiler.frontend.updates import State
@@ -128,7 +129,9 @@ def draw_parameter(parameter: Parameter, seed: int) -> Array:
     try:
         values = parameter.initializer.draw(rng, shape, parameter.fans, parameter.node.dtype)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"parameter '{parameter.name}': {error}") from error
+        node = parameter.name.rpartition(".")[0] or parameter.name
+        message = f"parameter '{parameter.name}': {error}"
+        raise CompileError(message, node=node, stage="network") from error
     return np.ascontiguousarray(values)
 
 

@@ -8,7 +8,7 @@ from ir.loops import Function, Kernel, Vectorize
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.apply import row_loops, scatter_loops
 from nncompiler.schedule.axes import merge_axes
-from nncompiler.schedule.contraction import plan_contraction
+from nncompiler.schedule.contraction import as_product, plan_contraction
 from nncompiler.schedule.heuristics import choose_rows, kernel_lanes
 from nncompiler.schedule.sparse import plan_sparse
 from nncompiler.schedule.split import split_stages
@@ -22,7 +22,7 @@ def schedule(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
         return kernel, scatter_loops(kernel)
     if kernel.sparse is not None:
         return plan_sparse(kernel, target)
-    kernel = merge_axes(kernel)
+    kernel = as_product(merge_axes(kernel))
     if kernel.recipe == "contract":
         return split_stages(*plan_contraction(kernel, target), target)
     kernel = replace(kernel, schedule=choose_rows(kernel, target))

@@ -63,7 +63,7 @@ class _Rows:
         vectorize = [d for d in kernel.schedule if isinstance(d, Vectorize)]
         self.lanes = vectorize[0].lanes if vectorize else 1
         name = vectorize[0].axis if vectorize else ""
-        self.outer = _last(kernel.axes, name)
+        self.outer = _nearest_last(kernel, _last(kernel.axes, name))
         self.inner = _last(kernel.reduce_axes, name)
         self.vector = next((v for v in (*self.outer, *self.inner) if v.name == name), None)
         self.depths = {r.name: _depth(r.value, kernel.reductions) for r in kernel.reductions}
@@ -231,6 +231,23 @@ def stores(writes: Sequence[Write]) -> list[Stmt]:
         Store(w.buffer, w.index, scalar.ref(name, w.value.dtype))
         for name, w in zip(names, writes, strict=True)
     ]
+
+
+def _nearest_last(kernel: Kernel, axes: tuple[Var, ...]) -> tuple[Var, ...]:
+    """Where lanes gather from several rows (a transpose), the loop along those rows is the inner
+    one, so that every line of the cache is used while it is there."""
+    if len(axes) < 2 or kernel.reductions:
+        return axes
+    *others, vector = axes
+    distant = [
+        s.index
+        for s in scalar.walk(w.value for w in kernel.writes)
+        if s.kind == "load" and (s.index.coefficient(vector) or 0) > 1
+    ]
+    along = [v for v in others if any(index.coefficient(v) == 1 for index in distant)]
+    if len(along) != 1:
+        return axes
+    return (*(v for v in others if v not in along), vector, *along)
 
 
 def scatter_loops(kernel: Kernel) -> Function:
