@@ -11,6 +11,7 @@ from nncompiler import comparison, persist, report
 from nncompiler.binding import Binding
 from nncompiler.blueprint import Blueprint, Kinds
 from nncompiler.comparison import Comparison
+from nncompiler.frontend.neurons import write_neurons
 from nncompiler.machine import Machine
 from nncompiler.program import Program
 from nncompiler.reference import Reference
@@ -145,6 +146,13 @@ class Model(Machine):
     def save(self, path: persist.PathLike) -> None:
         """The whole model and its training state in one .nnc file (no code, no pickle)."""
         persist.save_model(self, path)
+
+    def to_networkx(self) -> nx.DiGraph[Any]:
+        """The neuron graph that was compiled: its own nodes and attributes, and the weights and
+        biases as they are now. ValueError for a graph of layers."""
+        if not self.blueprint.network.views:
+            raise ValueError("to_networkx gives graphs of neurons; this network has layers")
+        return write_neurons(self.source, self.parameters)
 
     def save_weights(self, path: persist.PathLike) -> None:
         """Parameters by name, and running statistics, as .npz (or .safetensors)."""

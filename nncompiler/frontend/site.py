@@ -132,7 +132,7 @@ def draw_parameter(parameter: Parameter, seed: int) -> Array:
         node = parameter.name.rpartition(".")[0] or parameter.name
         message = f"parameter '{parameter.name}': {error}"
         raise CompileError(message, node=node, stage="network") from error
-    return np.ascontiguousarray(values)
+    return np.asarray(values, order="C")
 
 
 @dataclass
