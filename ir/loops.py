@@ -253,7 +253,8 @@ class Sweep:
                 outputs[i * kept + place] = z                       where it has a place
                 state[sources + n] = formula(z, extras)
 
-    `state` is a workspace with the rows of one step side by side for every slot.
+    `state` is a workspace with the rows of one step side by side for every slot; `copies` are such
+    workspaces for the extras, and `sums` for the result ("" where memory is used as it lies).
     """
 
     row: Var
@@ -271,6 +272,8 @@ class Sweep:
     lanes: int = 1
     vectors: int = 1
     state: str = ""
+    copies: tuple[str, ...] = ()
+    sums: str = ""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

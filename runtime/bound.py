@@ -13,6 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from runtime.buffers import Array
 from runtime.frame import Frame
 from runtime.glue import Kind, Slot
@@ -87,6 +89,8 @@ class Bound:
 
     def run(self, n: int, seconds: float = SLICE) -> dict[str, Array]:
         """n calls, about `seconds` of them at a time in native code."""
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+            raise TypeError(f"the number of runs must be a whole number, got {n!r}")
         if n < 0:
             raise ValueError(f"the number of runs must not be negative, got {n}")
         done = 0

@@ -39,7 +39,8 @@ class Slot(IntEnum):
     FRESH = 16  # the buffer number of Kind.NEW
     GENERAL = 17  # called where the frame is ours, but the arguments are unusual
     BESIDE = 18  # called where another call is in the frame
-    SIZE = 19
+    HITS = 19  # how many calls took the short way
+    SIZE = 20
 
 
 class Port(IntEnum):
@@ -304,6 +305,9 @@ wrong:
 
 finish:
   call void @release_all(ptr %c, i64 %count)
+  [hits : c.HITS]
+  %hits_now = add i64 %hits, 1
+  store i64 %hits_now, ptr %hits.at
   switch i64 %kind, label %leave [
     i64 $FLOAT32, label %float32
     i64 $FLOAT64, label %float64

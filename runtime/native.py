@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from runtime import glue
-from runtime.buffers import Array, address, aligned_empty
+from runtime.buffers import Array, address
 from runtime.glue import Kind, Slot
 from runtime.loader import link_text
 
@@ -28,8 +28,7 @@ class Context:
     """A table of slots, and all objects whose addresses stand in it."""
 
     def __init__(self) -> None:
-        self.slots: Array = aligned_empty((Slot.SIZE,), np.int64)
-        self.slots[...] = 0
+        self.slots = (ctypes.c_int64 * Slot.SIZE)()
         self.slots[Slot.COUNT] = -1
         self._kept: dict[int, object] = {}
 
@@ -41,9 +40,11 @@ class Context:
         self.slots[slot] = 0 if value is None else id(value)
         self._kept[slot] = value
 
-    def keep(self, value: object) -> None:
-        """An object that others point at."""
-        self._kept[-1] = value
+    def table(self, slot: Slot, numbers: Sequence[int], *, beside: object = None) -> None:
+        """The address of numbers; what lies beside them and is pointed at from there lives on."""
+        table = (ctypes.c_int64 * len(numbers))(*numbers)
+        self.slots[slot] = ctypes.addressof(table)
+        self._kept[slot] = table, beside
 
     def point(self, slot: Slot, value: Array) -> None:
         """The address of an array's first element."""
@@ -102,6 +103,6 @@ def native_callable(context: Context, owner: object) -> Callable[..., Any]:
     function_new = ctypes.PYFUNCTYPE(
         ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.py_object
     )(("PyCFunction_NewEx", api))
-    capsule = capsule_new(address(context.slots), None, None)
+    capsule = capsule_new(ctypes.addressof(context.slots), None, None)
     call: Callable[..., Any] = function_new(ctypes.addressof(method), capsule, owner)
     return call

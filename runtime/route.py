@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +19,7 @@ from runtime.inputs import Port
 from runtime.native import BRIEF, Context, entry_address
 from runtime.session import Session
 
+FORMATS = {d: ord(memoryview(np.empty(0, d).data).format) for d in DTYPES.values()}
 COPIED = 1024  # bytes; smaller results are copied out of the frame
 ALIGNED = 1 << 16  # bytes; from here on it pays to align a result
 
@@ -97,7 +100,7 @@ def _allocator(frame: Frame, number: int) -> Callable[[], Array]:
     bound = dict(zip(plan.symbols, frame.extents or (), strict=True))
     spec = plan.buffers[number]
     shape, dtype = bind_shape(spec, bound), DTYPES[spec.dtype]
-    size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    size = dtype.itemsize * math.prod(shape)
     return partial(aligned_empty if size >= ALIGNED else np.empty, shape, dtype)
 
 
@@ -109,21 +112,24 @@ def _collect(route: Route, frame: Frame) -> Any:
 
 
 def _describe_ports(context: Context, ports: Sequence[Port], frame: Frame) -> None:
-    table = aligned_empty((len(ports) + 1, Field.SIZE), np.int64)
-    shapes = aligned_empty((len(ports) + 1, 32), np.int64)
-    for row, extents, port in zip(table, shapes, ports, strict=False):
-        wanted = [d if isinstance(d, int) else -1 for d in port.spec.shape]
-        extents[: len(wanted)] = wanted
-        own = frame.arrays.get(port.number)
-        row[Field.NUMBER] = port.number
-        row[Field.HOME] = 0 if own is None else address(own)
-        row[Field.FORMAT] = ord(memoryview(np.empty(0, port.dtype).data).format)
-        row[Field.ITEMSIZE] = port.dtype.itemsize
-        row[Field.RANK] = len(wanted)
-        row[Field.SHAPE] = address(extents)
-    context.point(Slot.PORTS, table)
-    context.keep(shapes)
-    context.point(Slot.VIEWS, aligned_empty((len(ports) + 1, VIEW), np.uint8))
+    wanted = [-1 if isinstance(d, list) else d for port in ports for d in port.spec.shape]
+    shapes = (ctypes.c_int64 * max(len(wanted), 1))(*wanted)
+    where = ctypes.addressof(shapes)
+    table = []
+    for port in ports:
+        own, rank = frame.arrays.get(port.number), len(port.spec.shape)
+        row = {
+            Field.NUMBER: port.number,
+            Field.HOME: 0 if own is None else address(own),
+            Field.FORMAT: FORMATS[port.dtype],
+            Field.ITEMSIZE: port.dtype.itemsize,
+            Field.RANK: rank,
+            Field.SHAPE: where,
+        }
+        table += [row[field] for field in Field if field is not Field.SIZE]
+        where += 8 * rank
+    context.table(Slot.PORTS, table, beside=shapes)
+    context.table(Slot.VIEWS, [0] * (VIEW // 8 * (len(ports) + 1)))
 
 
 def _describe_extents(context: Context, route: Route, frame: Frame) -> None:

@@ -207,6 +207,7 @@ WRONG_CALLS: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "text as seed": (lambda m: m.reset("a"), ValueError, "seed"),
     "unknown stage": (lambda m: m.stages["ast"], KeyError, "graph"),
     "bound run": (lambda m: m.bind(X, T).run(-1), ValueError, "negative"),
+    "half a run": (lambda m: m.bind(X, T).run(1.5), TypeError, "whole number"),
 }
 
 
@@ -225,7 +226,7 @@ def test_wrong_calls_raise_and_leave_the_model_alone(name: str, model: nnc.Model
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in WRONG_CALLS if n not in ("unknown stage", "bound run")]
+    "name", [n for n in WRONG_CALLS if n not in ("unknown stage", "bound run", "half a run")]
 )
 def test_the_reference_raises_the_same(name: str, model: nnc.Model) -> None:
     call, error, _ = WRONG_CALLS[name]

@@ -141,11 +141,13 @@ class Writer(Expressions):
         return constant(low if combine == "max" else high, dtype, like.lanes)
 
     def _scatter_add(self, stmt: ScatterAdd) -> None:
-        """Rows outside of the buffer are skipped."""
-        value = self.evaluate(stmt.value)
+        """Rows outside of the buffer are skipped; lanes are neighbours in one row."""
         row = self.e.convert(self.evaluate(stmt.row), i64)
         simple = self.affine(stmt.index)
-        assert simple is not None and not simple[1], "scatter runs point by point"
+        assert simple is not None and simple[1] in (0, 1) and row.lanes == 1, "lanes in many rows"
+        lanes = self._lanes_of(stmt.index) if simple[1] else 1
+        value = self.e.splat(self.evaluate(stmt.value), lanes)
+        mask = self.mask(stmt.index) if simple[1] else None
         size = self.extent(self.buffers[stmt.buffer].size)
         rows = self.e.value(f"udiv i64 {size.text}, {max(stmt.stride, 1)}", i64)
         inside = self.e.value(f"icmp ult i64 {row.text}, {rows.text}", boolean)
@@ -154,9 +156,13 @@ class Writer(Expressions):
         self.e.label(do)
         self.push()
         place = self.e.add(simple[0], self.e.mul(row, constant(stmt.stride, i64)))
-        pointer = self.address(stmt.buffer, place)
-        old = self.e.load(pointer, value.dtype)
-        self.e.store(self.e.combine("sum", old, value), pointer)
+        pointer = self.address(stmt.buffer, place, inside=mask is None)
+        if mask is None:
+            old = self.e.load(pointer, value.dtype, lanes)
+            self.e.store(self.e.combine("sum", old, value), pointer)
+        else:
+            old = self.e.masked_load(pointer, value.dtype, mask, fill=value)
+            self.e.masked_store(self.e.combine("sum", old, value), pointer, mask)
         self.pop()
         self.e.branch(done)
         self.e.label(done)

@@ -25,6 +25,7 @@ from ir.loops import (
     Kernel,
     Let,
     Reduction,
+    Scatter,
     ScatterAdd,
     Stmt,
     Store,
@@ -250,6 +251,13 @@ def _nearest_last(kernel: Kernel, axes: tuple[Var, ...]) -> tuple[Var, ...]:
     return (*(v for v in others if v not in along), vector, *along)
 
 
+def vector_axis(scatter: Scatter, axes: tuple[Var, ...]) -> Var | None:
+    """The last axis, where its points are neighbours in one row."""
+    if not axes or scatter.index.coefficient(axes[-1]) != 1:
+        return None
+    return None if axes[-1] in scalar.variables(scatter.row) else axes[-1]
+
+
 def scatter_loops(kernel: Kernel) -> Function:
     """Zero the result, then add row after row, in order: the sum does not depend on threads."""
     scatter = kernel.scatter
@@ -261,7 +269,8 @@ def scatter_loops(kernel: Kernel) -> Function:
     add: Stmt = ScatterAdd(
         scatter.buffer, scatter.index, scatter.row, scatter.stride, scatter.value
     )
+    along = vector_axis(scatter, kernel.axes)
     for v in reversed(kernel.axes):
-        add = For(v, "serial", 1, (add,))
+        add = For(v, "vector", lanes, (add,)) if v is along else For(v, "serial", 1, (add,))
     clear = For(cell, "vector", lanes, (zero,))
     return Function(kernel.label, kernel.buffers, (clear, add))

@@ -237,6 +237,12 @@ def test_reductions_follow_numpy(name: str, axis: Any, keepdims: bool) -> None:
     np.testing.assert_allclose(result, expected, rtol=1e-13)
 
 
+@pytest.mark.parametrize("name", ["var", "std"])
+def test_spread_takes_degrees_of_freedom(name: str) -> None:
+    result = jit(lambda x: getattr(nnc, name)(x, axis=0, ddof=1))(X)
+    np.testing.assert_allclose(result, getattr(np, name)(X, axis=0, ddof=1), rtol=1e-13)
+
+
 @pytest.mark.parametrize("value", [1, None, (1, [2, {"a": 3, "b": ()}], None), {}])
 def test_trees_come_back(value: Any) -> None:
     leaves, tree = flatten(value)
