@@ -171,5 +171,4 @@ def test_rows_of_any_width(width: int, dtype: str) -> None:
 def test_lanes_are_neighbours_in_a_row_not_gathered_one_by_one() -> None:
     g = network("embedding_bag")
     g.nodes["n"]["embedding_dim"] = 64
-    model = nnc.compile(g, loss="mse", optimizer=nnc.SGD(0.1))
-    assert "llvm.masked.gather" not in model.stages["llvm"]
+    assert "llvm.masked.gather" not in nnc.compile(g, outputs="n").stages["llvm"]
