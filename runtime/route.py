@@ -50,6 +50,7 @@ def describe(context: Context, route: Route, frame: Frame) -> bool:
     context.number(Slot.ENTRY, entry_address(session.program.entry))
     context.number(Slot.BUFFERS, frame.table)
     context.number(Slot.SYMBOLS, frame.syms)
+    context.number(Slot.TEAM, session.team or 0)
     context.lock(session.lock if session.writes else None)
     context.number(Slot.DETACH, int(frame.work() > BRIEF))
     _describe_ports(context, ports, frame)
