@@ -194,7 +194,6 @@ class Builder:
         if block.name not in self.layouts:
             self.layouts[block.name] = lay_out(self.wiring, block)
         layout = self.layouts[block.name]
-        weight = pack(self.program, block.name, "weight", layout.weights, self.views)
         bias = pack(self.program, block.name, "bias", biases_of(nodes), self.views)
         kept = list(range(len(nodes)))
         if not self.program.training:
@@ -202,7 +201,11 @@ class Builder:
         x = self.values.columns(block.sources) if block.sources else None
         rows = self.values.parts[0].value.shape[0]
         every = ops.broadcast_to(bias, (rows, len(nodes)))
-        z = ops.sweep(weight, layout.edges, layout.formulas, x=x, extras=(every,), kept=kept)
+        if not layout.weights:  # constants
+            z = ops.full((rows, len(kept)), 0.0, self.program.dtype)
+        else:
+            weight = pack(self.program, block.name, "weight", layout.weights, self.views)
+            z = ops.sweep(weight, layout.edges, layout.formulas, x=x, extras=(every,), kept=kept)
         self.program.names.setdefault(z, block.name)
         self._parts(block, kept, layout.texts, z, every, bias)
         return z
