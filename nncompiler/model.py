@@ -101,13 +101,12 @@ class Model(Machine):
         outputs = self.blueprint.outputs
         name = outputs[0] if len(outputs) == 1 else None
         session: Any = self.runner("forward")
-        return Route(session, self.blueprint.inputs, name)
+        return Route(session, self.blueprint.inputs, name, casts=True, shape=self._shape_outputs)
 
     def _step_route(self) -> Route:
         session: Any = self._stepper
-        return Route(
-            session, (*self.blueprint.inputs, *self.blueprint.targets.values()), "loss", True
-        )
+        names = (*self.blueprint.inputs, *self.blueprint.targets.values())
+        return Route(session, names, "loss", number=True, casts=True)
 
     def __call__(self, x: Any) -> Any:
         return self._forward(x)
