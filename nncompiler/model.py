@@ -140,7 +140,19 @@ class Model(Machine):
             return Binding(bound, self._shape_outputs, live=True)
         return Binding(bound, lambda r: (float(r["loss"]), self._name_gradients(r)))
 
-    # ------------------------------------------------------------------ files
+    # ------------------------------------------------------------------ copies and files
+
+    def __deepcopy__(self, memo: Any) -> Model:
+        """A model of its own: the same parameters, optimizer state, progress and history."""
+        twin = Model(Blueprint(self.source, self.settings))
+        twin.state.restore(self.state.copy())
+        twin.resume(self.epoch, self.seed, self.history_data())
+        for name, part in self.objectives.items():
+            twin.objectives[name].resume(part.epoch, part.seed, part.history_data())
+        return twin
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a model is not pickled: model.save(path) and nnc.load(path) keep it whole")
 
     def save(self, path: persist.PathLike) -> None:
         """The whole model and its training state in one .nnc file (no code, no pickle)."""
