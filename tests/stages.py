@@ -14,8 +14,9 @@ from ir.loops import Kernel
 from ir.types import bind_dim
 from nncompiler.codegen.llvm import host
 from nncompiler.compilation import compile_graph
-from nncompiler.fuse import Fusion, fuse, has_buffer
-from nncompiler.lower import Names, lower, needs_memory
+from nncompiler.debug import own_buffers
+from nncompiler.fuse import Fusion, fuse
+from nncompiler.lower import Names, lower
 from nncompiler.options import Options
 from nncompiler.schedule import schedule
 from nncompiler.simplify import simplify
@@ -30,7 +31,7 @@ def stages(graph: Graph) -> dict[str, Run]:
     """What runs the graph at each stage, by the stage's name; everything is compiled once."""
     simple = simplify(graph)
     fusion = fuse(simple)
-    names = buffer_names(fusion)
+    names = own_buffers(fusion)
     kernels = lower(fusion, names, lambda group: f"k{group.number}")
     session = Session(compile_graph(graph, options=Options(threads=1, cache=False)))
 
@@ -46,14 +47,6 @@ def stages(graph: Graph) -> dict[str, Run]:
         "loops": run_by(lambda kernel, *rest: run_function(functions[kernel], *rest)),
         "compiled": lambda arrays: session(arrays),
     }
-
-
-def buffer_names(fusion: Fusion) -> Names:
-    """A buffer of its own for every value that has memory."""
-    stored = [n for n in fusion.graph.nodes if has_buffer(n) or n in fusion.owner]
-    read = {node: f"b{i}" for i, node in enumerate(stored)}
-    write = {n: (read[n],) for n in stored if not has_buffer(n) and needs_memory(n, fusion)}
-    return Names(read, write)
 
 
 def run_kernels(
