@@ -2,7 +2,7 @@
 
 kernel  = Kernel(label, recipe, parallel axes, reduce axes, phases)
 phase   = Reduction(name, combine, value) over the reduce axes | Write(buffer, index, value)
-stmt    = For(var, extent, step, kind, body)      kind: serial | parallel | vector | unroll
+stmt    = For(var, extent, step, kind, body)      kind: serial | ordered | vector ...
         | Let(name, value)                        an immutable value
         | Init(name, value)                       a mutable accumulator
         | Accumulate(name, combine, value)        name = combine(name, value)
@@ -145,7 +145,8 @@ class Parallel:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Copy an operand ("lhs" or "rhs") so that the micro-kernel reads it in order."""
+    """Copy an operand ("lhs" or "rhs") so that the micro-kernel reads it in order; or let it write
+    a block of the "result" in its own order, which is then turned and finished."""
 
     operand: str
 
@@ -153,14 +154,35 @@ class Pack:
         return f"Pack({self.operand})"
 
 
-Directive = Vectorize | TileBy | Unroll | Parallel | Pack
+@dataclass(frozen=True, slots=True)
+class Outermost:
+    """Run the loop over the tiles of `axis` outside of all others: a block is read many times."""
+
+    axis: str
+
+    def __str__(self) -> str:
+        return f"Outermost({self.axis})"
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """Sum one slice of `axis` after the other, with partial sums of the whole result in memory."""
+
+    axis: str
+
+    def __str__(self) -> str:
+        return f"Partial({self.axis})"
+
+
+Directive = Vectorize | TileBy | Unroll | Parallel | Pack | Outermost | Partial
 
 # --------------------------------------------------------------------------- loop statements
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class For:
-    """for var in range(0, extent, step); kind vector: `step` values of var at once."""
+    """for var in range(0, extent, step); kind vector: `step` values of var at once; ordered: every
+    pass needs the one before it."""
 
     var: Var
     kind: str

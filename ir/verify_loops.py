@@ -35,7 +35,7 @@ from ir.scalar import Scalar, walk
 from ir.types import Dim, DType, Extent, TensorType
 
 RECIPES = ("rows", "contract", "scatter", "sparse")
-KINDS = ("serial", "parallel", "vector", "unroll", "unroll vector")
+KINDS = ("serial", "ordered", "parallel", "vector", "unroll", "unroll vector")
 COMBINES = ("sum", "prod", "max", "min")
 
 
