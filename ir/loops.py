@@ -64,13 +64,17 @@ class Write:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Scatter:
-    """buffer[index + row * stride] += value at every point; the buffer starts as zeros."""
+    """buffer[index + row * stride] += value at every point.
+
+    The buffer starts as what `base` holds (which may be itself), or as zeros where there is none.
+    """
 
     buffer: str
     index: Index
     row: Scalar
     stride: int
     value: Scalar
+    base: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,6 +48,8 @@ def print_kernel(kernel: Kernel) -> str:
     for r in kernel.reductions:
         lines.append(f"  {r.name} = {r.combine} over {over or 'nothing'} of {render(r.value)}")
     if (s := kernel.scatter) is not None:
+        if s.base != s.buffer:
+            lines.append(f"  {s.buffer} = {s.base or 0}")
         lines.append(f"  {_scatter(s.buffer, s.index, s.row, s.stride, s.value)}")
     if kernel.sparse is not None:
         lines += _sparse(kernel.sparse, "  ")

@@ -279,7 +279,7 @@ def _own_group(node: Node, number: int) -> Group:
         case Lowering.CONTRACT:
             return Group(number, "contract", node.shape)
         case Lowering.SCATTER:
-            return Group(number, "scatter", node.inputs[0].shape)
+            return Group(number, "scatter", node.inputs[-2].shape)
         case Lowering.SPARSE:
             return Group(number, "sparse", node.shape)
     return Group(number, "map", node.shape)
@@ -346,7 +346,9 @@ def _reads(node: Node, group: Group, inline: frozenset[Node]) -> list[Read]:
             for operand, spec in zip(node.inputs, split_spec(node.attrs["spec"]), strict=False):
                 element(operand, point(letters[c] for c in spec), resolve)
         case Lowering.SCATTER:
-            updates, rows = node.inputs
+            *base, updates, rows = node.inputs
+            for start in base:
+                element(start, point(axis_variables(start.shape)), resolve)
             element(updates, point(group.variables), resolve)
             element(rows, point(group.variables[: rows.ndim]), resolve)
         case Lowering.SPARSE:
@@ -377,6 +379,8 @@ def _forced(graph: Graph) -> frozenset[Node]:
                     forced.add(contract_base(i))
             case Lowering.GATHER:
                 forced.add(node.inputs[0])
+            case Lowering.SCATTER:
+                forced.update(node.inputs[:-2])
     return frozenset(n for n in forced if not has_buffer(n))
 
 

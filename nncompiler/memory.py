@@ -160,6 +160,7 @@ class _Placer:
         """Updates that would destroy a value which is still to be read."""
         found: set[str] = set()
         writers = {w.buffer: at for at, kernel in enumerate(kernels) for w in kernel.writes}
+        writers |= {k.scatter.buffer: at for at, k in enumerate(kernels) if k.scatter}
         last_reader: dict[Node, int] = {}
         for at, group in enumerate(self.order):
             last_reader.update(dict.fromkeys(self._sources(group), at))
@@ -206,8 +207,10 @@ def _loads(kernel: Kernel, buffer: str) -> bool:
 
 def _reads_elsewhere(kernel: Kernel, buffer: str) -> bool:
     """Does the kernel read the buffer at another point, or in another pass, than it writes it?"""
+    if kernel.scatter:  # what its base holds is read before it is added to
+        return any(_has_load(s, buffer) for s in (kernel.scatter.row, kernel.scatter.value))
     write = next(w for w in kernel.writes if w.buffer == buffer)
-    if kernel.scatter or any(_has_load(r.value, buffer) for r in kernel.reductions):
+    if any(_has_load(r.value, buffer) for r in kernel.reductions):
         return True
     if write.inner and kernel.reductions:
         return _loads(kernel, buffer)

@@ -15,9 +15,9 @@ results, and the bits of a NaN.
 from __future__ import annotations
 
 from ir.graph import Graph, Node, rebuild, rewrite
-from nncompiler.rules import algebra, convolution, reductions, views
+from nncompiler.rules import algebra, convolution, reductions, tables, views
 
-RULES = (*algebra.RULES, *views.RULES, *convolution.RULES, *reductions.RULES)
+RULES = (*algebra.RULES, *views.RULES, *convolution.RULES, *reductions.RULES, *tables.RULES)
 
 
 def simplify(graph: Graph) -> Graph:

@@ -68,6 +68,7 @@ from ir.ops.indexing import (
     getitem,
     one_hot,
     scatter_add,
+    scatter_onto,
     take,
     take_along_axis,
 )
@@ -211,6 +212,7 @@ __all__ = [
     "round",
     "rsqrt",
     "scatter_add",
+    "scatter_onto",
     "shl",
     "shr",
     "sigmoid",

@@ -181,9 +181,10 @@ def plain(op: Op, y: Node, arrays: list[np.ndarray], attrs: Any) -> np.ndarray:
             for p in points(indices.shape):
                 result[p] = x[min(max(indices[p], 0), len(x) - 1)]
         case Lowering.SCATTER, _:
-            updates, indices = arrays
+            *base, updates, indices = arrays
+            result += base[0] if base else 0
             for p in points(indices.shape):
-                if 0 <= indices[p] < attrs["size"]:
+                if 0 <= indices[p] < len(result):
                     result[indices[p]] += updates[p]
         case Lowering.FOLD, _:
             window, sizes = REGISTRY["window"], arrays[0].shape[len(shape) :]
