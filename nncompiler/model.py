@@ -11,7 +11,6 @@ from nncompiler import comparison, persist, report
 from nncompiler.binding import Binding
 from nncompiler.blueprint import Blueprint, Kinds
 from nncompiler.comparison import Comparison
-from nncompiler.frontend.neurons import write_neurons
 from nncompiler.machine import Machine
 from nncompiler.program import Program
 from nncompiler.reference import Reference
@@ -163,6 +162,8 @@ class Model(Machine):
         biases as they are now. ValueError for a graph of layers."""
         if not self.blueprint.network.views:
             raise ValueError("to_networkx gives graphs of neurons; this network has layers")
+        from nncompiler.frontend.neurons import write_neurons  # as in frontend/network.py
+
         return write_neurons(self.source, self.parameters)
 
     def save_weights(self, path: persist.PathLike) -> None:
