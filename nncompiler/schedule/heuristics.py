@@ -96,7 +96,7 @@ def _access_cost(index: Index, axis: Var, lanes: int) -> float:
     stride = index.coefficient(axis)
     if stride == 0:
         return 0.5
-    return 1.0 if stride == 1 else 3.0 * lanes
+    return {1: 1.0, 2: 4.0}.get(stride or 0, 3.0 * lanes)
 
 
 # --------------------------------------------------------------------------- contractions
