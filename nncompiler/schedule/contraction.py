@@ -11,6 +11,7 @@ contraction is a row kernel like any other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -209,11 +210,17 @@ class _Loops:
             self.lhs,
             self.rhs,
             tuple(epilogue),
-            tile_rows(self.m.extent, self.height),
+            tile_rows(self.m.extent, self.height, stream=self._is_stream),
             self.width // self.lanes,
             self.lanes,
             UNROLL,
         )
+
+    @property
+    def _is_stream(self) -> bool:
+        """Is a block of columns, over all steps, larger than the first cache?"""
+        steps = math.prod(size_of(v.extent) for v in self.summed)
+        return steps * self.width * self.rhs.dtype.bytes > self.target.l1
 
     @property
     def acc(self) -> Scalar:
