@@ -276,11 +276,12 @@ class Sweep:
             state[m] = x                                            for every source column m
             for every node n in the order of the table `rows`:
                 z = sum of weights[number] * state[slot]            over its edges
-                outputs[i * kept + place] = z                       where it has a place
+                state[sources + nodes + place] = z                  where it has a place
                 state[sources + n] = formula(z, extras)
+            outputs[i * kept + k] = state[slot]                     for every k of the table `kept`
 
     `state` is a workspace with the rows of one step side by side for every slot; `copies` are such
-    workspaces for the extras, and `sums` for the result ("" where memory is used as it lies).
+    workspaces for the extras ("" where memory is used as it lies).
     """
 
     row: Var
@@ -290,16 +291,16 @@ class Sweep:
     x: Scalar | None
     extras: tuple[Scalar, ...]
     weights: Scalar
-    tables: tuple[str, str, str]  # buffers of runs, rows, edges
+    tables: tuple[str, ...]  # buffers of runs, rows, edges, kept
     runs: int
     formulas: tuple[str, ...]
     outputs: tuple[str, ...]
     kept: int
+    sums: int  # how many sums are kept
     lanes: int = 1
     vectors: int = 1
     state: str = ""
     copies: tuple[str, ...] = ()
-    sums: str = ""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -135,9 +135,11 @@ def swept(arrays: list[np.ndarray], attrs: Any, result: np.ndarray) -> np.ndarra
             return np.tanh(z)
         return 1 / (1 + np.exp(-(z + rest[-1][b, column])))
 
-    for column, _, place in rows:
-        for b in range(len(result) if place >= 0 else 0):
-            result[b, place] = total(b, column)
+    states = width + len(rows)
+    summed = {states + place: column for column, _, place in rows}
+    for k, slot in enumerate(attrs["kept"].array.tolist()):
+        for b in range(len(result)):
+            result[b, k] = state(b, slot) if slot < states else total(b, summed[slot])
     return result
 
 
