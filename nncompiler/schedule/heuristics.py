@@ -232,4 +232,4 @@ def tile_rows(m: Dim, height: int, *, stream: bool = False) -> tuple[int, ...]:
             return (even,)
     count = -(-m // height)
     even = -(-m // count)
-    return even, m % even
+    return (even, m % even) if m % even else (even,)
