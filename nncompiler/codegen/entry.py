@@ -19,6 +19,7 @@ from nncompiler.codegen import deal
 from nncompiler.codegen.deal import CELL, Call
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.team import can_team, team_text
+from nncompiler.codegen.trial import RECORD, trial_text
 from runtime.artifact import Plan
 
 FLUSH = 0x8040  # MXCSR: flush-to-zero and denormals-are-zero
@@ -37,7 +38,8 @@ def entry_text(
     parts = []
     shared = can_team(target) and any(call.split for call in calls)
     if shared:
-        parts += [team_text(target), *_chunks(plan, calls)]
+        parts += [team_text(target), trial_text(), f"@{plan.entry}.record = {RECORD}"]
+        parts += _chunks(plan, calls)
     parts += [
         _entry(plan, calls, checks, flush, shared),
         _profile(plan, calls, checks, flush),
@@ -83,14 +85,14 @@ def _entry(
     say = _Lines()
     _begin(say, plan, calls, checks, flush)
     if shared:
-        deal.acquire(say)
+        deal.acquire(say, plan)
     for number, call in enumerate(calls):
         if shared and call.split:
             deal.dealt(say, plan, call, number)
         else:
             deal.whole(say, plan, call, f"%whole{number}")
     if shared:
-        deal.release(say)
+        deal.release(say, plan)
     _end(say, flush)
     return say.function(f"i64 @{plan.entry}({TABLE}) #0")
 
