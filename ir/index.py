@@ -8,7 +8,7 @@ Composing views is substitution of index expressions; there are no view objects.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -152,9 +152,6 @@ class Index:
 
     def evaluate(self, values: Mapping[str, int]) -> int:
         return self.constant + sum(c * _evaluate_atom(a, values) for a, c in self.terms)
-
-    def map_variables(self, rename: Callable[[Var], Var]) -> Index:
-        return self.substitute({v: Index.of(rename(v)) for v in self.variables})
 
     def __str__(self) -> str:
         parts: list[str] = []
