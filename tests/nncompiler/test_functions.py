@@ -64,6 +64,13 @@ def test_dtypes_meet_in_the_common_one(function: Any) -> None:
     np.testing.assert_allclose(result, function(V, i), rtol=1e-14)
 
 
+def test_a_comparison_by_identity_is_no_condition() -> None:
+    with pytest.raises(TypeError, match=r"nnc\.equal"):
+        jit(lambda x: nnc.where(x == 0, 1.0, x))(V)
+    result = jit(lambda x: nnc.where(nnc.equal(x, 0.5), 1.0, x))(V)
+    np.testing.assert_array_equal(result, np.where(V == 0.5, 1.0, V))
+
+
 def test_slope_of_a_masked_value_is_the_mask() -> None:
     np.testing.assert_array_equal(nnc.grad(lambda x: nnc.sum(x * (x > 0)))(V), V > 0)
 
