@@ -18,7 +18,7 @@ from ir.loops import (
     Transpose,
 )
 from ir.scalar import Scalar, apply, const, load, ref
-from ir.types import DType
+from ir.types import DType, integer_range
 
 
 def plain_loops(kernel: Kernel) -> Function:
@@ -79,13 +79,6 @@ def identity(combine: str, dtype: DType) -> Scalar:
     return const(low if lowest else high, dtype)
 
 
-def integer_range(dtype: DType) -> tuple[int, int]:
-    """The smallest and largest value of an integer dtype."""
-    if dtype.kind == "uint":
-        return 0, (1 << dtype.bits) - 1
-    return -(1 << dtype.bits - 1), (1 << dtype.bits - 1) - 1
-
-
 def block_loops(block: Tile | Transpose) -> tuple[Stmt, ...]:
     """The loop nest that a statement on blocks stands for."""
     return _tile_loops(block) if isinstance(block, Tile) else _transpose_loops(block)
@@ -97,7 +90,7 @@ def _tile_loops(tile: Tile) -> tuple[Stmt, ...]:
     body: list[Stmt] = [Init(tile.acc, const(0, tile.lhs.dtype))]
     body += _nest(tile.k, "serial", [Accumulate(tile.acc, "sum", product)])
     body += tile.epilogue
-    columns = For(tile.n, "vector", max(1, tile.lanes * tile.vectors), tuple(body))
+    columns = For(tile.n, "vector", max(1, tile.columns), tuple(body))
     return (For(tile.m, "vector", max((1, *tile.rows)), (columns,)),)
 
 

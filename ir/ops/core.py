@@ -6,7 +6,7 @@ Broadcasting and constants are made explicit here, so that records see equal typ
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,19 @@ import numpy as np
 from ir.graph import Literal, Node, make
 from ir.index import Index
 from ir.op import Lowering, Op, Sample, Source, register
-from ir.types import Dim, DType, Extent, Shape, TensorType, as_dim, boolean, dtype_of, f32, i32
+from ir.types import (
+    Dim,
+    DType,
+    Extent,
+    Shape,
+    TensorType,
+    as_dim,
+    boolean,
+    dtype_of,
+    f32,
+    i32,
+    integer_range,
+)
 
 Array = np.ndarray[Any, Any]
 Value = Any  # a Node, a Python number, or an array: what the functions accept
@@ -52,13 +64,6 @@ def literal(value: Value, dtype: DType) -> Node:
         return make("constant", value=Literal.of(array, dtype))
 
 
-def integer_range(dtype: DType) -> tuple[int, int]:
-    """The lowest and the highest integer of a dtype."""
-    if dtype.kind == "uint":
-        return 0, 2**dtype.bits - 1
-    return -(2 ** (dtype.bits - 1)), 2 ** (dtype.bits - 1) - 1
-
-
 def default_dtype(value: Value) -> DType:
     """The dtype of a value that meets no Node: f32 and i32 for Python numbers, else its own."""
     if isinstance(value, Node):
@@ -77,14 +82,36 @@ def as_node(value: Value, dtype: DType | None = None) -> Node:
 
 
 def promote(*values: Value) -> tuple[Node, ...]:
-    """All values as Nodes; numbers and arrays adopt the dtype of the Nodes beside them."""
+    """All values as Nodes; numbers and arrays adopt the dtype of the Nodes beside them.
+
+    Nodes of different dtypes meet in the common one: x * (x > 0) is real.
+    """
     nodes = [v for v in values if isinstance(v, Node)]
     if not nodes:
         arrays = [v for v in values if isinstance(v, (np.ndarray, np.generic))]
         dtype = default_dtype(max(arrays or values, key=lambda v: default_dtype(v).kind == "float"))
-    else:
-        dtype = nodes[0].dtype
-    return tuple(as_node(v, dtype) for v in values)
+        return tuple(as_node(v, dtype) for v in values)
+    dtype = common_dtype([n.dtype for n in nodes])
+    return tuple(_meet(as_node(v, dtype), dtype) for v in values)
+
+
+def common_dtype(dtypes: Sequence[DType]) -> DType:
+    """The widest of the highest kind, bool below integers below reals.
+
+    The first where signed and unsigned integers meet: neither holds the other's values.
+    """
+    reals = [d for d in dtypes if d.is_float]
+    numbers = reals or [d for d in dtypes if d.kind in INTEGERS]
+    if not numbers or len({d.kind for d in numbers}) > 1:
+        return dtypes[0]
+    return max(numbers, key=lambda d: d.bits)
+
+
+def _meet(x: Node, dtype: DType) -> Node:
+    """x in a common dtype; as it is where the dtypes have none."""
+    if x.dtype == dtype or (x.dtype.kind in INTEGERS and dtype.kind in INTEGERS - {x.dtype.kind}):
+        return x
+    return make("cast", x, dtype=dtype)
 
 
 def broadcast_shapes(*shapes: Shape) -> Shape:
@@ -318,6 +345,3 @@ def dim_less(dim: Dim, amount: int) -> Dim:
     if isinstance(dim, Extent):
         raise ValueError(f"the symbolic extent '{dim}' cannot be cut")
     return dim - amount
-
-
-Attrs = Mapping[str, Any]
