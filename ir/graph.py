@@ -175,7 +175,9 @@ class Node:
         """Identity, as of any object; numbers and arrays are refused, for `(x == 0) * y` would be
         taken for a comparison of elements (which `equal` makes)."""
         if isinstance(other, (bool, int, float, np.ndarray, np.generic)):
-            raise TypeError("== compares symbolic values by identity: use equal(x, y) for elements")
+            raise TypeError(
+                "== compares symbolic values by identity: use nnc.equal(x, y) for elements"
+            )
         return self is other
 
     __hash__ = object.__hash__
