@@ -10,6 +10,7 @@ from nncompiler.schedule.apply import row_loops, scatter_loops
 from nncompiler.schedule.axes import join_short_axes, merge_axes
 from nncompiler.schedule.contraction import as_product, plan_contraction
 from nncompiler.schedule.heuristics import choose_rows, kernel_lanes
+from nncompiler.schedule.partial import partial_loops
 from nncompiler.schedule.sparse import plan_sparse
 from nncompiler.schedule.split import split_stages
 
@@ -25,6 +26,9 @@ def schedule(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
     kernel = as_product(merge_axes(kernel))
     if kernel.recipe == "contract":
         return split_stages(*plan_contraction(kernel, target), target)
+    partial = partial_loops(kernel, target)
+    if partial is not None:
+        return partial
     kernel = join_short_axes(kernel)
     kernel = replace(kernel, schedule=choose_rows(kernel, target))
     return split_stages(kernel, row_loops(kernel), target)

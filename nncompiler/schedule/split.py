@@ -148,6 +148,11 @@ def _cost(kernel: Kernel, stmt: Stmt, target: Target) -> float:
             loops = [x.var for x in inner if isinstance(x, For)]
             loops += [v for x in inner if isinstance(x, Transpose) for v in (x.row, x.column)]
             return COPY_COST * _points(tuple(loops)) / target.lanes(copied)
+    return cost_of_rows(kernel)
+
+
+def cost_of_rows(kernel: Kernel) -> float:
+    """What a whole row kernel costs one core."""
     directives = [d for d in kernel.schedule if isinstance(d, Vectorize)]
     every = (*kernel.axes, *kernel.reduce_axes)
     for d in directives:

@@ -72,6 +72,11 @@ GRAPHS = {
     "softmax": graph(ops.softmax, value("x", "batch", 300)),
     "elementwise": graph(lambda x: ops.exp(x) * x + 1, value("x", 10_001)),
     "columns": graph(lambda x: x.sum(axis=0), value("x", "batch", 129)),
+    "all of a long vector": graph(lambda x: (x * x).sum(), value("x", 70_001)),
+    "all rows": graph(lambda x: ops.max(ops.abs(x)), value("x", "batch", 2000)),
+    "all with a bias": graph(
+        lambda x, b: ops.tanh(x + b).mean(), value("x", "batch", 1500), value("b", 1500)
+    ),
     "whole": graph(lambda x: ops.tanh(x).sum(), value("x", "batch", 50)),
 }
 
