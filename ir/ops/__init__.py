@@ -89,6 +89,7 @@ from ir.ops.reductions import (
     sum,
     var,
 )
+from ir.ops.scan import item, scan
 from ir.ops.sparse import Edges, Structure, pair_sums, sweep
 from ir.ops.views import (
     expand_dims,
@@ -175,6 +176,7 @@ __all__ = [
     "gt",
     "input",
     "iota",
+    "item",
     "le",
     "literal",
     "log",
@@ -210,6 +212,7 @@ __all__ = [
     "reshape",
     "round",
     "rsqrt",
+    "scan",
     "scatter_add",
     "shl",
     "shr",

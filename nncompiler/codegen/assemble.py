@@ -8,16 +8,17 @@ from typing import Any
 
 from ir.graph import Graph, Node
 from ir.loops import Buffer, Function, Kernel, structure
-from ir.types import Dim, Extent
+from ir.types import DTYPES, Dim, Extent
 from nncompiler.codegen.checks import Checks, check_function
-from nncompiler.codegen.costs import flops, moved
-from nncompiler.codegen.entry import Call, entry_text
+from nncompiler.codegen.costs import flops, moved, scaled
+from nncompiler.codegen.entry import Call, Moving, entry_text
 from nncompiler.codegen.sparse import write_sparse
 from nncompiler.codegen.statements import symbols_of, write_function
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.tile import write_tile
 from nncompiler.codegen.transpose import write_transpose
-from nncompiler.memory import Storage, lifetimes
+from nncompiler.memory import Storage
+from nncompiler.timeline import Slice, Swap, lifetimes, repeats
 from runtime.artifact import BufferSpec, CheckSpec, KernelSpec, Plan
 
 ATTRIBUTES = 'attributes #0 = { nounwind "min-legal-vector-width"="512" }\n'
@@ -48,7 +49,7 @@ def emit(
     calls = []
     for step, item in enumerate(scheduled):
         name = module.add(item.function, item.kernel.label)
-        arguments = [table.index[b.name] for b in item.function.buffers]
+        arguments = [table.argument(b.name) for b in item.function.buffers]
         arguments += [table.add_workspace(step, item, b) for b in item.function.workspace]
         calls.append(Call(name, tuple(arguments), symbols_of(item.function)))
     specs: list[CheckSpec] = []
@@ -62,12 +63,14 @@ def emit(
         check_calls.append(Call(name, (table.index[id], CELL), symbols_of(function)))
         low, high = checks[id] or (0, 0)
         specs.append(CheckSpec(table.index[id], low, high))
-    kernels = [
-        KernelSpec(k.label, call.function, flops(k), moved(k), list(k.nodes))
-        for k, call in zip((s.kernel for s in scheduled), calls, strict=True)
-    ]
+    kernels = []
+    spans = storage.timeline.spans
+    for step, (item, call) in enumerate(zip(scheduled, calls, strict=True)):
+        k, times = table.without_gaps(item.kernel), repeats(step, spans)
+        costs = scaled(flops(k), times), scaled(moved(k), times)
+        kernels.append(KernelSpec(k.label, call.function, *costs, list(k.nodes)))
     plan = table.plan(label, kernels, specs, target)
-    return plan, module.text(entry_text(plan, calls, check_calls, target, flush_denormals))
+    return plan, module.text(entry_text(plan, calls, check_calls, spans, target, flush_denormals))
 
 
 class _Module:
@@ -101,7 +104,9 @@ class _Table:
         self.graph, self.storage = graph, storage
         self.specs: list[BufferSpec] = []
         self.index: dict[str, int] = {}
-        alive = lifetimes([[b.name for b in item.kernel.buffers] for item in scheduled])
+        self.views = storage.timeline.views
+        touched = [[b.name for b in item.kernel.buffers] for item in scheduled]
+        alive = lifetimes(touched, storage.timeline.spans, self.views)
         outputs = {buffer: name for name, buffer in storage.outputs.items()}
         for node in graph.inputs:
             self._add(str(node.attrs["id"]), node, BufferSpec("", "", [], "input"))
@@ -121,6 +126,29 @@ class _Table:
         self.index[name] = len(self.specs)
         shape = [_plan_dim(d) for d in node.shape]
         self.specs.append(replace(spec, name=spec.name or name, dtype=node.dtype.name, shape=shape))
+
+    def argument(self, name: str) -> int | Moving:
+        """A buffer's number, or how the address of a view moves with time."""
+        steps: list[tuple[int, int]] = []
+        while isinstance(view := self.views.get(name), Slice):
+            steps.append((view.span, view.step))
+            name = view.buffer
+        if isinstance(view, Swap):
+            swap = self.index[view.last], self.index[view.other]
+            size = DTYPES[self.specs[swap[0]].dtype].bytes
+            return Moving(swap, (view.span, view.new), tuple((s, n * size) for s, n in steps))
+        number = self.index[name]
+        size = DTYPES[self.specs[number].dtype].bytes
+        return Moving((number,), None, tuple((s, n * size) for s, n in steps)) if steps else number
+
+    def without_gaps(self, kernel: Kernel) -> Kernel:
+        """The kernel with one time of every sequence as the size of its memory."""
+        views = self.views
+        buffers = [
+            replace(b, size=v.size) if isinstance(v := views.get(b.name), Slice) else b
+            for b in kernel.buffers
+        ]
+        return replace(kernel, buffers=tuple(buffers))
 
     def add_workspace(self, step: int, item: Scheduled, buffer: Buffer) -> int:
         name = f"{item.kernel.label}.{buffer.name}"

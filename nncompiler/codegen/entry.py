@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ir.types import DTYPES
 from nncompiler.codegen.target import Target
+from nncompiler.timeline import Span
 from runtime.artifact import Plan
 
 FLUSH = 0x8040  # MXCSR: flush-to-zero and denormals-are-zero
@@ -23,11 +24,22 @@ TABLE = "ptr %bufs, ptr %syms, ptr %team"
 
 
 @dataclass(frozen=True)
+class Moving:
+    """An argument that moves with time: one buffer, or two that change places; `swap` is the span
+    whose steps change them, and whether the place of the next value is meant; `steps` are
+    (span, bytes per time)."""
+
+    buffers: tuple[int, ...]
+    swap: tuple[int, bool] | None
+    steps: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
 class Call:
     """A kernel's function, and its arguments: numbers of buffers, then names of symbols."""
 
     function: str
-    buffers: tuple[int, ...]
+    buffers: tuple[int | Moving, ...]
     symbols: tuple[str, ...]
 
 
@@ -35,14 +47,15 @@ def entry_text(
     plan: Plan,
     calls: Sequence[Call],
     checks: Sequence[Call],
+    spans: Sequence[Span],
     target: Target,
     flush_denormals: bool,
 ) -> str:
     """LLVM text of all entries of a program."""
     flush = flush_denormals and target.is_x86
     parts = [
-        _entry(plan, calls, checks, flush, profiled=False),
-        _entry(plan, calls, checks, flush, profiled=True),
+        _entry(plan, calls, checks, spans, flush, profiled=False),
+        _entry(plan, calls, checks, spans, flush, profiled=True),
         _repeat(plan.entry),
     ]
     if plan.feeds:
@@ -71,16 +84,24 @@ class _Lines:
 
 
 def _entry(
-    plan: Plan, calls: Sequence[Call], checks: Sequence[Call], flush: bool, *, profiled: bool
+    plan: Plan,
+    calls: Sequence[Call],
+    checks: Sequence[Call],
+    spans: Sequence[Span],
+    flush: bool,
+    *,
+    profiled: bool,
 ) -> str:
     say = _Lines()
     say("entry:")
+    for number in range(len(spans)):
+        say(f"%steps{number} = alloca i64, align 8")
     if checks:
         say("%cell = alloca i32, align 4")
     if flush:
         say("%saved = alloca i32, align 4")
         say("%flushing = alloca i32, align 4")
-    used = sorted({b for c in (*calls, *checks) for b in c.buffers if b >= 0})
+    used = sorted({n for c in (*calls, *checks) for b in c.buffers for n in _numbers(b) if n >= 0})
     for number in used:
         say(f"%q{number} = getelementptr ptr, ptr %bufs, i64 {number}")
         say(f"%b{number} = load ptr, ptr %q{number}, align 8")
@@ -103,9 +124,11 @@ def _entry(
         say("store i32 %flushed, ptr %flushing, align 4")
         say("call void @llvm.x86.sse.ldmxcsr(ptr %flushing)")
     for number, call in enumerate(calls):
+        _open_loops(say, spans, number)
+        _move(say, call, number)
         if profiled:
             say(f"%before{number} = call i64 @llvm.readcyclecounter()")
-        say(f"call void @{call.function}({_arguments(plan, call)})")
+        say(f"call void @{call.function}({_arguments(plan, call, number)})")
         if profiled:
             say(f"%after{number} = call i64 @llvm.readcyclecounter()")
             say(f"%spent{number} = sub i64 %after{number}, %before{number}")
@@ -113,6 +136,7 @@ def _entry(
             say(f"%old{number} = load i64, ptr %t{number}, align 8")
             say(f"%new{number} = add i64 %old{number}, %spent{number}")
             say(f"store i64 %new{number}, ptr %t{number}, align 8")
+        _close_loops(say, spans, number)
     if flush:
         say("call void @llvm.x86.sse.ldmxcsr(ptr %saved)")
     say("ret i64 0")
@@ -120,8 +144,65 @@ def _entry(
     return say.function(f"i64 @{name} #0")
 
 
-def _arguments(plan: Plan, call: Call) -> str:
-    buffers = [f"ptr %b{b}" if b >= 0 else "ptr %cell" for b in call.buffers]
+def _numbers(buffer: int | Moving) -> tuple[int, ...]:
+    return buffer.buffers if isinstance(buffer, Moving) else (buffer,)
+
+
+def _open_loops(say: _Lines, spans: Sequence[Span], call: int) -> None:
+    """Begin the loops over time whose first call this is, outer ones first."""
+    for number, span in enumerate(spans):
+        if span.first != call or span.last <= span.first:
+            continue
+        say(f"store i64 0, ptr %steps{number}, align 8")
+        say(f"br label %time{number}")
+        say(f"time{number}:")
+        say(f"%step{number} = load i64, ptr %steps{number}, align 8")
+        say(f"%left{number} = sub i64 {span.length}, %step{number}")
+        say(f"%parity{number} = and i64 %left{number}, 1")
+        say(f"%odd{number} = icmp ne i64 %parity{number}, 0")
+        at = f"sub i64 %left{number}, 1" if span.reverse else f"add i64 %step{number}, 0"
+        say(f"%at{number} = {at}")
+
+
+def _close_loops(say: _Lines, spans: Sequence[Span], call: int) -> None:
+    """End the loops whose last call this is, inner ones first."""
+    for number, span in reversed(list(enumerate(spans))):
+        if span.last != call + 1 or span.last <= span.first:
+            continue
+        say(f"%following{number} = add i64 %step{number}, 1")
+        say(f"store i64 %following{number}, ptr %steps{number}, align 8")
+        say(f"%again{number} = icmp slt i64 %following{number}, {span.length}")
+        say(f"br i1 %again{number}, label %time{number}, label %past{number}")
+        say(f"past{number}:")
+
+
+def _move(say: _Lines, call: Call, number: int) -> None:
+    """The addresses of the arguments that move with time."""
+    for place, buffer in enumerate(call.buffers):
+        if not isinstance(buffer, Moving):
+            continue
+        name = f"%v{number}.{place}"
+        now = f"%b{buffer.buffers[0]}"
+        if buffer.swap:
+            span, new = buffer.swap
+            last, other = (f"ptr %b{b}" for b in buffer.buffers)
+            places = f"{last}, {other}" if new else f"{other}, {last}"
+            now = f"{name}.swap"
+            say(f"{now} = select i1 %odd{span}, {places}")
+        for step, (span, size) in enumerate(buffer.steps):
+            say(f"{name}.by{step} = mul i64 %at{span}, {size}")
+            say(f"{name}.at{step} = getelementptr i8, ptr {now}, i64 {name}.by{step}")
+            now = f"{name}.at{step}"
+        say(f"{name} = getelementptr i8, ptr {now}, i64 0")
+
+
+def _arguments(plan: Plan, call: Call, number: int = 0) -> str:
+    buffers = [
+        f"ptr %v{number}.{place}"
+        if isinstance(b, Moving)
+        else (f"ptr %b{b}" if b >= 0 else "ptr %cell")
+        for place, b in enumerate(call.buffers)
+    ]
     symbols = [f"i64 %s{plan.symbols.index(s)}" for s in call.symbols]
     return ", ".join([*buffers, *symbols])
 

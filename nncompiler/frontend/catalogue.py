@@ -38,8 +38,8 @@ def _activation_kind(name: str) -> Kind:
 
 
 def _primitive_names() -> tuple[str, ...]:
-    leaves = Lowering.LEAF
-    return tuple(n for n, op in REGISTRY.items() if op.lowering is not leaves or n == "iota")
+    no_kinds = (Lowering.LEAF, Lowering.SCAN, Lowering.ITEM)
+    return tuple(n for n, op in REGISTRY.items() if op.lowering not in no_kinds or n == "iota")
 
 
 def _primitive_kind(op: Op) -> Kind:
