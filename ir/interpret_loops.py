@@ -31,6 +31,8 @@ from ir.loops import (
     Sweep,
     Tile,
     Transpose,
+    chunks,
+    stages,
 )
 from ir.nests import block_loops, integer_range, plain_loops
 from ir.op import REGISTRY
@@ -65,7 +67,7 @@ def run_function(
     that is missing, of the wrong dtype, too small, or stored to without being declared written.
     """
     with np.errstate(all="ignore"):
-        _Machine(function, buffers, symbols, seed).run(function.body)
+        _Machine(function, buffers, symbols, seed).run_stages(function)
 
 
 class _Machine:
@@ -92,6 +94,7 @@ class _Machine:
         self.writable |= {b.name for b in own}
         self.memory = _shared_memory(self.arrays)
         self.variables: dict[str, Any] = {}
+        self.ranges: dict[str, tuple[int, int]] = {}  # of the axes of a split, in this chunk
         self.names: dict[str, Array] = {}
         self.depth: dict[str, int] = {}  # of accumulators: dimensions where they were made
         self.shape: tuple[int, ...] = ()
@@ -111,6 +114,14 @@ class _Machine:
         return array[:size]
 
     # ---------------------------------------------------------------- statements
+
+    def run_stages(self, function: Function) -> None:
+        """Stages one after the other, the chunks of each in a random order."""
+        for body, split in stages(function):
+            found = list(chunks(split, self.symbols)) if split else [{}]
+            for number in self.random.permutation(len(found)):
+                self.ranges = found[number]
+                self.run(body)
 
     def run(self, body: tuple[Stmt, ...]) -> None:
         for stmt in body:
@@ -149,7 +160,8 @@ class _Machine:
     def _batches(self, loop: For) -> Iterator[Array]:
         """The values of the loop variable: arrays of those that run at once, or single ones."""
         step = 1 if "vector" in loop.kind else loop.step
-        values = np.arange(0, bind_dim(loop.var.extent, self.symbols), step, dtype=np.int64)
+        whole = 0, bind_dim(loop.var.extent, self.symbols)
+        values = np.arange(*self.ranges.get(loop.var.name, whole), step, dtype=np.int64)
         if loop.kind == "parallel":
             values = self.random.permutation(values)
         if loop not in self.independent:

@@ -17,14 +17,15 @@ function = Function(label, buffers, body)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from itertools import product
 from typing import Any
 
 from ir import scalar
 from ir.index import Index, Var
 from ir.scalar import Scalar
-from ir.types import Dim, DType, Extent
+from ir.types import Dim, DType, Extent, bind_dim
 
 # --------------------------------------------------------------------------- kernels
 
@@ -252,7 +253,8 @@ class Sweep:
                 outputs[i * kept + place] = z                       where it has a place
                 state[sources + n] = formula(z, extras)
 
-    `state` is a workspace with the rows of one step side by side for every slot.
+    `state` is a workspace with the rows of one step side by side for every slot; `copies` are such
+    workspaces for the extras, and `sums` for the result ("" where memory is used as it lies).
     """
 
     row: Var
@@ -270,6 +272,8 @@ class Sweep:
     lanes: int = 1
     vectors: int = 1
     state: str = ""
+    copies: tuple[str, ...] = ()
+    sums: str = ""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -299,16 +303,52 @@ class PairSums:
 Stmt = For | Let | Init | Accumulate | Store | ScatterAdd | Transpose | Tile | Sweep | PairSums
 
 
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How a statement is dealt out to the threads: in chunks, which may run in any order.
+
+    `axes` are loops of the statement, one inside the other, each with the length of a chunk along
+    it; chunks are numbered with the last axis fastest. `least`: symbols that must be at least so
+    large for it to pay. Neither depends on the number of threads.
+    """
+
+    axes: tuple[tuple[Var, int], ...]
+    least: tuple[tuple[str, int], ...] = ()
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Function:
     """The loop nest of one kernel. `scratch` are thread-local arrays, on the stack where small;
-    `workspace` are temporaries in the arena that nothing outside the kernel sees."""
+    `workspace` are temporaries in the arena that nothing outside the kernel sees.
+
+    Where there are `splits`, one for every statement of the body, the statements are stages: each
+    is finished before the next one starts, and they share nothing but buffers. A stage without a
+    split (None) is run by one thread.
+    """
 
     label: str
     buffers: tuple[Buffer, ...]
     body: tuple[Stmt, ...]
     scratch: tuple[Buffer, ...] = ()
     workspace: tuple[Buffer, ...] = ()
+    splits: tuple[Split | None, ...] = ()
+
+
+def stages(function: Function) -> list[tuple[tuple[Stmt, ...], Split | None]]:
+    """What is run one after the other, each with its split."""
+    if not function.splits:
+        return [(function.body, None)]
+    return [((s,), split) for s, split in zip(function.body, function.splits, strict=True)]
+
+
+def chunks(split: Split, symbols: Mapping[str, int]) -> Iterator[dict[str, tuple[int, int]]]:
+    """For every chunk where it starts and stops along each axis."""
+    spans = []
+    for var, length in split.axes:
+        extent = bind_dim(var.extent, symbols)
+        starts = range(0, extent, length)
+        spans.append([(var.name, (start, min(start + length, extent))) for start in starts])
+    yield from map(dict, product(*spans))
 
 
 def statements(body: Iterable[Stmt]) -> Iterator[Stmt]:
@@ -339,5 +379,5 @@ def structure(function: Function) -> tuple[Any, ...]:
             return (type(value).__name__, *(plain(getattr(value, f.name)) for f in fields(value)))
         return value
 
-    parts = (function.buffers, function.workspace, function.scratch, function.body)
+    parts = (function.buffers, function.workspace, function.scratch, function.body, function.splits)
     return tuple(plain(part) for part in parts)

@@ -24,11 +24,13 @@ from ir.loops import (
     Let,
     PairSums,
     ScatterAdd,
+    Split,
     Stmt,
     Store,
     Sweep,
     Tile,
     Transpose,
+    stages,
 )
 from ir.scalar import Scalar, render
 
@@ -61,8 +63,16 @@ def print_function(function: Function) -> str:
     lines = [f"void {function.label}({', '.join(map(_buffer, function.buffers))}) {{"]
     lines += [f"  thread_local {b.dtype} {b.name}[{b.size}];" for b in function.scratch]
     lines += [f"  workspace {b.dtype} {b.name}[{b.size}];" for b in function.workspace]
-    lines += _lines(function.body, "  ")
+    for body, split in stages(function):
+        lines += [] if split is None else [f"  {_split(split)}"]
+        lines += _lines(body, "  ")
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def _split(split: Split) -> str:
+    sizes = " x ".join(f"{chunk} {var}" for var, chunk in split.axes)
+    least = "".join(f", where {symbol} >= {value}" for symbol, value in split.least)
+    return f"// dealt out to the threads: chunks of {sizes}{least}"
 
 
 def _row(title: str, entries: Iterable[str]) -> list[str]:

@@ -7,7 +7,7 @@ inside of its buffer (checked where that can be decided); ops exist and get oper
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ir.dependence import scalars
@@ -22,11 +22,13 @@ from ir.loops import (
     Let,
     PairSums,
     ScatterAdd,
+    Split,
     Stmt,
     Store,
     Sweep,
     Tile,
     Transpose,
+    stages,
 )
 from ir.op import REGISTRY, Lowering
 from ir.scalar import Scalar, walk
@@ -83,6 +85,34 @@ def verify_function(function: Function) -> None:
     check = _Check(function.label, _declared(function.label, buffers))
     _body(function.body, check, (), {}, set())
     check.flags(function.buffers)
+    if function.splits:
+        check.require(len(function.splits) == len(function.body), "every stage has a split or None")
+    for body, split in stages(function):
+        if split is not None:
+            _split(body[0], split, check)
+
+
+def _split(stmt: Stmt, split: Split, check: _Check) -> None:
+    """Chunks are of loops that hold nothing but one another, in whole steps."""
+    nest = dict(_nest(stmt))
+    for var, chunk in split.axes:
+        check.require(var in nest, f"{var} is dealt out, but is no loop of the stage's nest")
+        whole = chunk >= 1 and chunk % nest[var] == 0
+        check.require(whole, f"{var} is dealt out by {chunk}, but steps by {nest[var]}")
+    order = [var for var, _ in split.axes]
+    check.require(bool(order) and len(set(order)) == len(order), "axes of a split are distinct")
+
+
+def _nest(stmt: Stmt) -> Iterator[tuple[Var, int]]:
+    match stmt:
+        case For(var=var, step=step, body=body):
+            yield var, step
+            if len(body) == 1:
+                yield from _nest(body[0])
+        case Tile(m=m, n=n, rows=rows, vectors=vectors, lanes=lanes):
+            yield from ((m, rows[0]), (n, vectors * lanes))
+        case Transpose(row=row, column=column, lanes=lanes):
+            yield from ((row, lanes), (column, lanes))
 
 
 def _body(

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from nncompiler.api import compile as compile
     from nncompiler.api import load as load
     from nncompiler.errors import CompileError as CompileError
+    from nncompiler.frontend.neat import from_neat as from_neat
     from nncompiler.functions import grad as grad
     from nncompiler.functions import hessian as hessian
     from nncompiler.functions import jit as jit
@@ -60,6 +61,7 @@ _HOMES = {
     "nncompiler.settings": ("Objective",),
     "nncompiler.functions": ("jit", "grad", "value_and_grad", "hessian", "jvp", "vjp"),
     "nncompiler.tuning": ("search",),
+    "nncompiler.frontend.neat": ("from_neat",),
     "nncompiler.frontend.optimizers": ("SGD", "Adam", "AdamW", "RMSProp", "Adagrad"),
     "nncompiler.frontend.regularizers": ("L1", "L2"),
     "nncompiler.frontend.schedules": (

@@ -1,7 +1,7 @@
 """Takes a command line, gives a demonstration, a stage of a graph, or a comparison with NumPy.
 
     nnc demo                                train on real handwritten digits
-    nnc inspect network.json --stage loops  one stage of a graph in node-link JSON
+    nnc inspect network.json loops          one stage of a graph in node-link JSON
     nnc compare network.json                compiled code against the NumPy reference
 
 Exit codes: 0 done, 1 the network is wrong or results differ, 2 wrong use of the command.
@@ -50,7 +50,10 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     about = "print a stage of a graph stored as node-link JSON or in a .nnc file"
     command = commands.add_parser("inspect", help=about, description=about)
     _add_graph(command)
-    command.add_argument("--stage", choices=STAGES, default="graph", help="default: graph")
+    command.add_argument("stage", nargs="?", choices=STAGES, help="default: graph")
+    command.add_argument(
+        "--stage", dest="chosen", choices=STAGES, help="the same as an option", metavar="STAGE"
+    )
     command.add_argument("--summary", action="store_true", help="the table of layers instead")
     command.add_argument("--output", metavar="FOLDER", help="write all stages and DOT pictures")
     command.set_defaults(run=inspect)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nncompiler.blueprint import Blueprint
 from nncompiler.model import Model
 from nncompiler.options import Options
 from nncompiler.persist import PathLike, read_model, restore
-from nncompiler.settings import Settings
+from nncompiler.settings import Objective, Settings
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -22,6 +23,8 @@ def compile(
     regularizer: Any = None,
     initializer: Any = "glorot_uniform",
     metrics: str | Sequence[Any] = (),
+    loss_weights: Mapping[str, float] | None = None,
+    objectives: Mapping[str, Objective] | None = None,
     outputs: str | Sequence[Any] | None = None,
     seed: int = 0,
     dtype: Any = "float32",
@@ -32,6 +35,9 @@ def compile(
     loss         a name, a function (prediction, target), a dict by output; None: inference only
     optimizer    nnc.SGD(0.1), ... or a name; None: no update
     regularizer  nnc.L2(1e-4), nnc.L1(...): of weights, not of biases
+    loss_weights factors of the losses by output, 1 where there is none
+    objectives   nnc.Objective(...) by name instead of loss and optimizer: each is trained on its
+                 own part of the graph, by `model.objectives[name].step(x, t)`, fit ...
     outputs      names of nodes; all sinks where it is None
 
     Raises CompileError (a ValueError) naming the node for whatever is wrong with the network.
@@ -42,12 +48,14 @@ def compile(
         regularizer=regularizer,
         initializer=initializer,
         metrics=metrics,
+        loss_weights=loss_weights,
+        objectives=dict(objectives or {}),
         outputs=outputs,
         seed=seed,
         dtype=dtype,
         options=Options() if options is None else options,
     )
-    return Model(graph, settings)
+    return Model(Blueprint(graph, settings))
 
 
 def load(path: PathLike, options: Options | None = None) -> Model:
@@ -56,6 +64,6 @@ def load(path: PathLike, options: Options | None = None) -> Model:
     ValueError where the file is damaged, is no model, or comes from a newer version.
     """
     saved = read_model(path, options)
-    model = Model(saved.graph, saved.settings)
+    model = Model(Blueprint(saved.graph, saved.settings))
     restore(model, saved)
     return model

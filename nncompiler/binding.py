@@ -15,16 +15,25 @@ Array = np.ndarray[Any, Any]
 class Binding:
     """Fixed inputs and outputs. `inputs` are live arrays: write into them for other data.
 
-    Array results are live too, overwritten by the next call.
+    Array results are live too, overwritten by the next call. Calls go to native code at once, for
+    `__call__` is no method but a slot.
     """
 
-    def __init__(self, bound: Bound, shape: Callable[[dict[str, Array]], Any]) -> None:
+    __slots__ = ("__call__", "_bound", "_shape", "inputs")
+    __call__: Callable[[], Any]
+
+    def __init__(
+        self,
+        bound: Bound,
+        shape: Callable[[dict[str, Array]], Any],
+        *,
+        number: str = "",
+        live: bool = False,
+    ) -> None:
         self._bound = bound
         self._shape = shape
+        self.__call__ = bound.callable(shape, number=number, live=live)
         self.inputs = bound.inputs
-
-    def __call__(self) -> Any:
-        return self._shape(self._bound())
 
     def run(self, n: int) -> Any:
         """n calls natively; the result of the last one."""

@@ -58,6 +58,9 @@ class Blueprint:
             metrics=s.metrics,
             kinds=kinds,
             weighted=weighted,
+            loss_weights=s.loss_weights,
+            trained=s.trained,
+            prefix=s.prefix,
         )
 
     def find(self, kinds: Kinds, weighted: bool) -> Objective:

@@ -2,6 +2,7 @@
 
     ("leaky_relu", {"slope": 0.1})   ->  {"$tuple": ["leaky_relu", {"slope": 0.1}]}
     np.ones(3)                       ->  {"$array": 0}
+    np.int64(8)                      ->  {"$scalar": 1}
     nnc.L2(1e-4)                     ->  {"$type": "regularizers.L2", "fields": {...}}
 
 Nothing is ever executed on reading: objects are dataclasses of our own front end, by name.
@@ -23,7 +24,7 @@ Array = np.ndarray[Any, Any]
 
 MODULES = ("initializers", "losses", "optimizers", "regularizers", "schedules")
 _PREFIX = "nncompiler.frontend."
-_TAGS = ("$tuple", "$array", "$type", "$dict", "$float")
+_TAGS = ("$tuple", "$array", "$type", "$dict", "$float", "$scalar")
 
 
 class Encoder:
@@ -39,7 +40,7 @@ class Encoder:
         if type(value) is float:
             return value if np.isfinite(value) else {"$float": str(value)}
         if isinstance(value, np.generic):
-            value = np.asarray(value)
+            return {"$scalar": self._array(np.asarray(value), where)["$array"]}
         if isinstance(value, np.ndarray):
             return self._array(value, where)
         if isinstance(value, tuple):
@@ -113,6 +114,7 @@ class Decoder:
     _tags: ClassVar[dict[str, Callable[[Decoder, dict[str, Any]], Any]]] = {
         "$tuple": lambda self, value: tuple(self.decode(v) for v in value["$tuple"]),
         "$array": lambda self, value: self.arrays[value["$array"]],
+        "$scalar": lambda self, value: self.arrays[value["$scalar"]][()],
         "$float": lambda self, value: float(value["$float"]),
         "$dict": lambda self, value: {self.decode(k): self.decode(v) for k, v in value["$dict"]},
         "$type": lambda self, value: self._object(value),

@@ -122,7 +122,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     elif arguments.summary:
         print(model.describe())
     else:
-        print(model.stages[arguments.stage])
+        print(model.stages[arguments.stage or arguments.chosen or "graph"])
     return 0
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 
 class CompileError(ValueError):
     """The network cannot be compiled; names the user's node, the stage, and what to do.
@@ -26,3 +29,17 @@ class CompileError(ValueError):
 
 def _rebuild(message: str, node: str, stage: str, hint: str) -> CompileError:
     return CompileError(message, node=node, stage=stage, hint=hint)
+
+
+def call_user(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a user's function gives; whatever it raises becomes a ValueError that says where.
+
+    Callers add the node's name, as to every ValueError.
+    """
+    try:
+        return function(*arguments)
+    except CompileError:
+        raise
+    except Exception as error:
+        hint = "; use nnc.exp, ... instead of np.exp" if "__array_ufunc__" in str(error) else ""
+        raise ValueError(f"{what} raised {type(error).__name__}: {error}{hint}") from error

@@ -14,7 +14,8 @@ import numpy as np
 
 from nncompiler.blueprint import Blueprint, Kinds
 from nncompiler.data import DENSE, SAMPLE_WEIGHT, rows_of
-from nncompiler.frontend.updates import AVERAGE, STEP_COUNT
+from nncompiler.frontend.updates import AVERAGE, LEARNING_RATE, STEP_COUNT
+from nncompiler.settings import check_seed
 from runtime.history import History
 from runtime.state import ParameterView, State
 from runtime.trainer import fit, plain
@@ -40,24 +41,38 @@ class Runner(Protocol):
 class Machine:
     """A network with its parameters, optimizer state and history; see api.md for the methods."""
 
-    def __init__(self, blueprint: Blueprint) -> None:
+    def __init__(self, blueprint: Blueprint, shared: State | None = None) -> None:
+        """`shared` is the state of the machine whose objective this one is."""
         self.blueprint = blueprint
         self.seed = blueprint.settings.seed
         self.epoch = 0
         self.stop_training = False
         self.history: Any = History()
-        self.state = State(blueprint.initial_state(self.seed))
+        self.state = State() if shared is None else shared
+        for name, value in blueprint.initial_state(self.seed).items():
+            if name not in self.state:
+                self.state.add(name, value)
+        settings = blueprint.settings
+        self.objectives: Mapping[str, Machine] = {
+            name: self._part(Blueprint(blueprint.source, settings.part(name)))
+            for name in settings.objectives
+        }
         self._runners: dict[tuple[str, Kinds, bool], Runner] = {}
         self._stepper: Runner | None = None  # what made the last step
         self._views = blueprint.network.views
         self._parameters = self._view_parameters()
+
+    def _part(self, blueprint: Blueprint) -> Machine:
+        """A machine of the same kind for one objective, on this one's state."""
+        raise NotImplementedError
 
     def _view_parameters(self, prefix: str = "") -> ParameterView:
         """Live arrays by the parameters' names, of the state's entries with that prefix."""
         if self._views:
             names = {n: (prefix + view.array, view.index) for n, view in self._views.items()}
         else:
-            names = {n: (prefix + n, ()) for n in self.blueprint.network.parameters}
+            parts = [self.blueprint, *(part.blueprint for part in self.objectives.values())]
+            names = {n: (prefix + n, ()) for part in parts for n in part.network.parameters}
         return ParameterView(self.state, {n: p for n, p in names.items() if p[0] in self.state})
 
     def _open(self, name: str, kinds: Kinds, weighted: bool) -> Runner:
@@ -88,7 +103,7 @@ class Machine:
         optimizer = self.blueprint.objective.optimizer
         if optimizer is None or optimizer.average is None:
             raise ValueError("there are no averages: compile with an optimizer with average=0.999")
-        return self._view_parameters(AVERAGE)
+        return self._view_parameters(self._prefix + AVERAGE)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -96,7 +111,9 @@ class Machine:
         averages = self.averages
         kept = {name: array.copy() for name, array in self.parameters.items()}
         try:
-            if self.state[STEP_COUNT] > 0:  # before the first update there is nothing to average
+            if (
+                self.state[self._prefix + STEP_COUNT] > 0
+            ):  # before the first update there is nothing to average
                 for name, array in averages.items():
                     self.parameters[name] = array
             yield
@@ -108,7 +125,7 @@ class Machine:
     def learning_rate(self) -> float:
         """The base rate of the optimizer; a schedule shapes it over the updates."""
         self._need_optimizer()
-        return float(self.state["learning_rate"])
+        return float(self.state[self._prefix + LEARNING_RATE])
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
@@ -116,11 +133,20 @@ class Machine:
         if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
             if not np.isfinite(value) or value < 0:
                 raise ValueError(f"learning_rate must be a non-negative number, not {value}")
-            self.state["learning_rate"] = np.asarray(value, np.float64)
+            self.state[self._prefix + LEARNING_RATE] = np.asarray(value, np.float64)
             return
         self._replace_optimizer(learning_rate=value)
 
+    @property
+    def _prefix(self) -> str:
+        return self.blueprint.settings.prefix
+
     def _need_optimizer(self) -> None:
+        if self.objectives:
+            raise ValueError(
+                "the model has several objectives: use model.objectives[...] with one of "
+                + ", ".join(f"'{name}'" for name in self.objectives)
+            )
         if self.blueprint.objective.optimizer is None:
             raise ValueError("the model was compiled without an optimizer")
 
@@ -130,16 +156,19 @@ class Machine:
         for key, value in self.blueprint.objective.states.items():
             if key not in self.state:
                 self.state.add(key, value)
-        self.state["learning_rate"] = self.blueprint.objective.states["learning_rate"]
+        rate = self._prefix + LEARNING_RATE
+        self.state[rate] = self.blueprint.objective.states[rate]
         self._runners = {k: r for k, r in self._runners.items() if k[0] not in ("update", "step")}
         self._stepper = None
 
     def reset(self, seed: int | None = None) -> None:
         """Draws new parameters (from the first seed where none is given), clears the optimizer."""
-        self.seed = self.blueprint.settings.seed if seed is None else seed
+        self.seed = self.blueprint.settings.seed if seed is None else check_seed(seed)
         self.state.restore(self.blueprint.initial_state(self.seed))
         self.epoch = 0
         self.history = History()
+        for part in self.objectives.values():
+            part.reset(self.seed)
 
     # ------------------------------------------------------------------ running
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +11,17 @@ from nncompiler import comparison, persist, report
 from nncompiler.binding import Binding
 from nncompiler.blueprint import Blueprint, Kinds
 from nncompiler.comparison import Comparison
+from nncompiler.frontend.neurons import write_neurons
 from nncompiler.machine import Machine
 from nncompiler.program import Program
 from nncompiler.reference import Reference
 from nncompiler.settings import Settings
 from nncompiler.stages import Stages
 from nncompiler.table import Table, in_notebook
+from runtime.direct import direct
+from runtime.route import Route
 from runtime.session import Session
-from runtime.state import ParameterView
+from runtime.state import ParameterView, State
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -30,16 +34,26 @@ class Model(Machine):
     they read and write. See the methods for the rest.
     """
 
-    def __init__(self, source: nx.DiGraph[Any], settings: Settings) -> None:
-        super().__init__(Blueprint(source, settings))
+    def __init__(self, blueprint: Blueprint, shared: State | None = None) -> None:
+        super().__init__(blueprint, shared)
         self._programs: dict[tuple[str, Kinds, bool], Program] = {}
+        self._connect()
         self.runner("forward")
         if self.blueprint.targets:
             self.runner(self.main)
 
+    def _part(self, blueprint: Blueprint) -> Model:
+        return Model(blueprint, self.state)
+
     @property
     def settings(self) -> Settings:
-        return self.blueprint.settings
+        """What it was compiled with, and the optimizers that it has by now."""
+        settings = self.blueprint.settings
+        parts = {
+            name: replace(o, optimizer=self.objectives[name].blueprint.settings.optimizer)
+            for name, o in settings.objectives.items()
+        }
+        return replace(settings, objectives=parts) if parts else settings
 
     @property
     def source(self) -> nx.DiGraph[Any]:
@@ -72,8 +86,40 @@ class Model(Machine):
 
     def _replace_optimizer(self, **changes: Any) -> None:
         super()._replace_optimizer(**changes)
+        self._connect()
         self._programs = {k: p for k, p in self._programs.items() if k[0] not in ("update", "step")}
         self.__dict__.pop("reference", None)
+
+    # ------------------------------------------------------------------ calls without overhead
+
+    def _connect(self) -> None:
+        """Lays the short ways to native code; they open with the first general call."""
+        self._forward = direct(super().forward, self._forward_route)
+        self._step = direct(super().step, self._step_route)
+
+    def _forward_route(self) -> Route:
+        outputs = self.blueprint.outputs
+        name = outputs[0] if len(outputs) == 1 else None
+        session: Any = self.runner("forward")
+        return Route(session, self.blueprint.inputs, name)
+
+    def _step_route(self) -> Route:
+        session: Any = self._stepper
+        return Route(
+            session, (*self.blueprint.inputs, *self.blueprint.targets.values()), "loss", True
+        )
+
+    def __call__(self, x: Any) -> Any:
+        return self._forward(x)
+
+    def forward(self, x: Any, training: bool = False) -> Any:
+        return super().forward(x, True) if training else self._forward(x)
+
+    def step(self, x: Any, t: Any, sample_weight: Any = None) -> float:
+        if sample_weight is not None:
+            return super().step(x, t, sample_weight)
+        loss: float = self._step(x, t)
+        return loss
 
     def bind(self, x: Any, t: Any = None, sample_weight: Any = None) -> Binding:
         """A callable on fixed buffers holding a copy of x and t, with the least overhead.
@@ -88,18 +134,25 @@ class Model(Machine):
             inputs = self.blueprint.pack(x, t, sample_weight)
             session = self._runner_for(self.main, inputs)
         name = "forward" if t is None else self.main
-        shape = {
-            "step": lambda results: float(results["loss"]),
-            "backward": lambda results: (float(results["loss"]), self._name_gradients(results)),
-            "forward": self._shape_outputs,
-        }[name]
-        return Binding(session.bind(inputs), shape)
+        bound = session.bind(inputs)
+        if name == "step":
+            return Binding(bound, lambda results: float(results["loss"]), number="loss")
+        if name == "forward":
+            return Binding(bound, self._shape_outputs, live=True)
+        return Binding(bound, lambda r: (float(r["loss"]), self._name_gradients(r)))
 
     # ------------------------------------------------------------------ files
 
     def save(self, path: persist.PathLike) -> None:
         """The whole model and its training state in one .nnc file (no code, no pickle)."""
         persist.save_model(self, path)
+
+    def to_networkx(self) -> nx.DiGraph[Any]:
+        """The neuron graph that was compiled: its own nodes and attributes, and the weights and
+        biases as they are now. ValueError for a graph of layers."""
+        if not self.blueprint.network.views:
+            raise ValueError("to_networkx gives graphs of neurons; this network has layers")
+        return write_neurons(self.source, self.parameters)
 
     def save_weights(self, path: persist.PathLike) -> None:
         """Parameters by name, and running statistics, as .npz (or .safetensors)."""
@@ -113,8 +166,10 @@ class Model(Machine):
         """Parameters, and what layers keep beside them (but for random counters)."""
         if self._views:
             return self.parameters
-        network = self.blueprint.network
-        names = [*network.parameters, *(n for n in network.states if not n.startswith("random."))]
+        names: list[str] = [*self.parameters]
+        for machine in (self, *self.objectives.values()):
+            states = machine.blueprint.network.states
+            names += [n for n in states if not n.startswith("random.")]
         return ParameterView.of(self.state, {name: name for name in names})
 
     # ------------------------------------------------------------------ looking inside

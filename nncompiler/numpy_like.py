@@ -166,13 +166,13 @@ def mean(a: Value, axis: Axis = None, keepdims: bool = False) -> Any:
 
 
 @_numpy
-def var(a: Value, axis: Axis = None, keepdims: bool = False) -> Any:
-    return ops.var(a, axis, keepdims)
+def var(a: Value, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Any:
+    return ops.var(a, axis, keepdims, ddof)
 
 
 @_numpy
-def std(a: Value, axis: Axis = None, keepdims: bool = False) -> Any:
-    return ops.sqrt(ops.var(a, axis, keepdims))
+def std(a: Value, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Any:
+    return ops.sqrt(ops.var(a, axis, keepdims, ddof))
 
 
 @_numpy

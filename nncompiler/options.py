@@ -19,3 +19,12 @@ class Options:
     cache: bool = True
     flush_denormals: bool = True
     debug: bool = False
+
+    def __post_init__(self) -> None:
+        threads = self.threads
+        if threads is None:
+            return
+        if not isinstance(threads, int) or isinstance(threads, bool):
+            raise TypeError(f"threads must be a whole number or None, not {threads!r}")
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, not {threads}")

@@ -58,6 +58,10 @@ def save_model(model: Model, path: PathLike) -> None:
         "epoch": model.epoch,
         "seed": model.seed,
         "history": encoder.encode(model.history_data(), "the history"),
+        "objectives": {
+            name: [part.epoch, encoder.encode(part.history_data(), "the history")]
+            for name, part in model.objectives.items()
+        },
         "state": list(state),
     }
     members = {
@@ -79,6 +83,7 @@ class Saved:
     epoch: int
     seed: int
     history: Mapping[str, Any]
+    parts: Mapping[str, tuple[int, Mapping[str, Any]]]
 
 
 def read_model(path: PathLike, options: Options | None = None) -> Saved:
@@ -96,6 +101,10 @@ def read_model(path: PathLike, options: Options | None = None) -> Saved:
             epoch=int(header["epoch"]),
             seed=int(header["seed"]),
             history=decoder.decode(header["history"]),
+            parts={
+                name: (int(epoch), decoder.decode(history))
+                for name, (epoch, history) in header.get("objectives", {}).items()
+            },
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, EOFError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
@@ -113,6 +122,8 @@ def restore(model: Model, saved: Saved) -> None:
     try:
         model.state.restore(saved.state)
         model.resume(saved.epoch, saved.seed, saved.history)
+        for name, (epoch, history) in saved.parts.items():
+            model.objectives[name].resume(epoch, saved.seed, history)
     except (TypeError, ValueError, KeyError) as error:
         raise ValueError(f"{saved.path} is damaged: {error}") from error
 

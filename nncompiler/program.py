@@ -33,7 +33,7 @@ class Program:
 
     @cached_property
     def session(self) -> Session:
-        return Session(self.artifact, self.state)
+        return Session(self.artifact, self.state, self.options.threads)
 
     @property
     def compiled(self) -> bool:

@@ -26,10 +26,19 @@ Checks = Mapping[str, tuple[int, int] | None]
 class Reference(Machine):
     """A model that NumPy runs, one op at a time, from the unoptimized graphs."""
 
-    def __init__(self, blueprint: Blueprint, state: Mapping[str, Array] | None = None) -> None:
-        super().__init__(blueprint)
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        state: Mapping[str, Array] | None = None,
+        *,
+        shared: State | None = None,
+    ) -> None:
+        super().__init__(blueprint, shared)
         if state is not None:
-            self.state.restore(state)
+            self.state.restore({k: v for k, v in state.items() if k in self.state})
+
+    def _part(self, blueprint: Blueprint) -> Reference:
+        return Reference(blueprint, shared=self.state)
 
     def _open(self, name: str, kinds: Kinds, weighted: bool) -> Interpreter:
         graph = self.blueprint.graph(name, kinds, weighted)

@@ -6,9 +6,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
+
 from ir.types import DType, dtype_of
 from nncompiler.errors import CompileError
 from nncompiler.options import Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """One of several things that parts of one network are trained for (the two sides of a GAN).
+
+    loss        a name or function for all outputs, or a dict by node: these nodes are its outputs
+    parameters  names or patterns ("d.*", "d1.weight") of the parameters that its optimizer changes
+    The rest is as in `compile`.
+    """
+
+    loss: Any
+    optimizer: Any
+    parameters: str | tuple[str, ...] | list[str] = "*"
+    regularizer: Any = None
+    metrics: Any = ()
+    loss_weights: Mapping[str, float] | None = None
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        one = isinstance(self.parameters, str)
+        return (self.parameters,) if one else tuple(self.parameters)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -24,13 +48,31 @@ class Settings:
     seed: int = 0
     dtype: str = "float32"
     options: Options = field(default_factory=Options)
+    loss_weights: Mapping[str, float] | None = None
+    objectives: Mapping[str, Objective] = field(default_factory=dict)
+    trained: tuple[str, ...] = ("*",)
+    prefix: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.options, Options):
             raise TypeError(f"options must be nnc.Options(...), not {type(self.options).__name__}")
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
-            raise CompileError(f"seed must be a non-negative int, not {self.seed!r}", stage="api")
+        object.__setattr__(self, "seed", check_seed(self.seed))
         _ = self.real  # a wrong dtype shows at once
+        if self.objectives and any(
+            v is not None and v != ()
+            for v in (self.loss, self.optimizer, self.regularizer, self.loss_weights, self.metrics)
+        ):
+            raise CompileError(
+                "loss, optimizer, regularizer, metrics and loss_weights belong into the objectives "
+                "where there are any",
+                stage="api",
+            )
+        for name, objective in self.objectives.items():
+            if not isinstance(objective, Objective):
+                raise CompileError(
+                    f"objective '{name}' is a {type(objective).__name__}; write nnc.Objective(...)",
+                    stage="api",
+                )
 
     @property
     def real(self) -> DType:
@@ -65,6 +107,24 @@ class Settings:
             **others,
         )
 
+    def part(self, name: str) -> Settings:
+        """The settings of one objective."""
+        chosen = self.objectives[name]
+        outputs = tuple(chosen.loss) if isinstance(chosen.loss, Mapping) else self.outputs
+        one = isinstance(chosen.metrics, str) or callable(chosen.metrics)
+        return replace(
+            self,
+            loss=chosen.loss,
+            optimizer=chosen.optimizer,
+            regularizer=chosen.regularizer,
+            metrics=(chosen.metrics,) if one else tuple(chosen.metrics),
+            loss_weights=chosen.loss_weights,
+            outputs=outputs,
+            objectives={},
+            trained=chosen.patterns,
+            prefix=f"objective.{name}.",
+        )
+
     def saved(self) -> dict[str, Any]:
         """What a file holds; threads and cache belong to the machine, not to the model."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "options"}
@@ -73,13 +133,27 @@ class Settings:
             for f in fields(Options)
             if f.name not in ("threads", "cache")
         }
-        return {**values, "options": kept}
+        objectives = {
+            name: {f.name: getattr(objective, f.name) for f in fields(Objective)}
+            for name, objective in self.objectives.items()
+        }
+        return {**values, "options": kept, "objectives": objectives}
 
     @staticmethod
     def restored(values: Mapping[str, Any], options: Options | None) -> Settings:
         """Settings from a file; `options` replaces the saved ones."""
         given = dict(values)
         saved = given.pop("options")
+        parts = given.pop("objectives", {})
+        given["objectives"] = {name: Objective(**part) for name, part in parts.items()}
         known = {f.name for f in fields(Options)}
         restored = replace(Options(), **{k: v for k, v in saved.items() if k in known})
         return Settings(**given, options=options or restored)
+
+
+def check_seed(seed: Any) -> int:
+    """The seed as an int, NumPy's integers included; CompileError for anything else."""
+    whole = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
+    if not whole or seed < 0:
+        raise CompileError(f"seed must be a non-negative int, not {seed!r}", stage="api")
+    return int(seed)

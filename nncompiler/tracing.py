@@ -20,6 +20,8 @@ from ir.types import DType, dtype_of, f64
 from nncompiler.compilation import compile_graph
 from nncompiler.options import Options
 from nncompiler.tree import LEAF, Tree, flatten, unflatten
+from runtime.direct import direct
+from runtime.route import Route
 from runtime.session import Session
 
 Array = np.ndarray[Any, Any]
@@ -64,9 +66,12 @@ class Traced:
     tree: Tree
     results: tuple[tuple[str | None, Any], ...]
 
+    @property
+    def single(self) -> str | None:
+        """The output that is returned as it is, if one is."""
+        return self.results[0][0] if self.tree is LEAF else None
+
     def assemble(self, outputs: dict[str, Array]) -> Any:
-        if self.tree is LEAF and self.results[0][0] is not None:
-            return outputs[self.results[0][0]]
         leaves = [value if name is None else outputs[name] for name, value in self.results]
         return unflatten(self.tree, leaves)
 
@@ -76,7 +81,11 @@ class Jitted:
 
     Arguments are nested tuples, lists and dicts of arrays. Arrays and Python floats become inputs;
     ints, bools, strings and everything else are static: another value is another compilation.
+    Arrays like those of the first call go to native code at once; so `__call__` is a slot.
     """
+
+    __slots__ = ("__call__", "__dict__", "__weakref__")
+    __call__: Callable[..., Any]
 
     def __init__(self, function: Callable[..., Any], options: Options | None = None) -> None:
         if not callable(function):
@@ -85,7 +94,9 @@ class Jitted:
         self.function = function
         self.options = options or Options()
         self._compiled: dict[Any, tuple[Traced, Session | None]] = {}
-        self._plain: dict[Any, tuple[Session, tuple[tuple[str, int], ...], Traced]] = {}
+        self._plain: dict[Any, Callable[..., Any]] = {}  # native callables, for arrays alone
+        self._first: Route | None = None
+        self.__call__ = direct(self._general, lambda: self._first)
 
     def __repr__(self) -> str:
         return f"<compiled function {self.name}>"
@@ -100,21 +111,28 @@ class Jitted:
         """For how many combinations of shapes, dtypes and static values it was compiled."""
         return len(self._compiled)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not kwargs and self._plain:
-            # the frequent case: arrays only, of shapes and dtypes that were seen before
-            found = self._plain.get(_plain_key(args))
-            if found is not None:
-                run, places, traced = found
-                return traced.assemble(run({name: args[at] for name, at in places}))
+    def _general(self, *args: Any, **kwargs: Any) -> Any:
+        key = None if kwargs else _plain_key(args)
+        if key is not None and key in self._plain:
+            return self._plain[key](*args)
         leaves, tree = flatten((args, kwargs))
         if any(isinstance(leaf, Node) for leaf in leaves):
             return self.function(*args, **kwargs)
         traced, session, inputs = self._prepare(leaves, tree)
-        if session and not kwargs and all(type(a) is np.ndarray for a in args):
-            places = tuple((name, int(name)) for name in inputs)
-            self._plain[_plain_key(args)] = (session, places, traced)
+        if session and key is not None:
+            self._add(key, traced, session)
         return traced.assemble(session(inputs) if session else {})
+
+    def _add(self, key: Any, traced: Traced, session: Session) -> None:
+        """The native callable of arguments that are all arrays; the first one needs no look-up."""
+        names = tuple(port.name for port in session.wanted)
+
+        def general(*args: Any) -> Any:
+            return traced.assemble(session({name: args[int(name)] for name in names}))
+
+        route = Route(session, names, traced.single, shape=traced.assemble)
+        self._first = self._first or route
+        self._plain[key] = general if route is self._first else direct(general, lambda: route)
 
     def graph(self, *args: Any, **kwargs: Any) -> Graph:
         """The graph that these arguments are traced to."""
@@ -133,7 +151,7 @@ class Jitted:
                 artifact = compile_graph(
                     traced.graph, options=self.options, label=f"jit_{self.name}"
                 )
-                session = Session(artifact, {})
+                session = Session(artifact, {}, self.options.threads)
             self._compiled[key] = (traced, session)
         traced, session = self._compiled[key]
         names = {node.attrs["id"] for node in traced.graph.inputs}

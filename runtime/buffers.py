@@ -102,7 +102,7 @@ class Arena:
         self.numbers = [i for i, b in enumerate(plan.buffers) if b.role == "temporary"]
         self._specs = [plan.buffers[i] for i in self.numbers]
         self._symbols = plan.symbols
-        self._capacity = [-1] * len(plan.symbols)
+        self.capacity = [-1] * len(plan.symbols)
         self._memory: Array = aligned_empty((0,), np.uint8)
         self.offsets = [0] * len(self._specs)
         self.size = 0
@@ -110,10 +110,10 @@ class Arena:
 
     def fit(self, extents: Sequence[int]) -> bool:
         """Makes room for these extents of the symbols; True where the addresses have changed."""
-        if self._ready and all(n <= c for n, c in zip(extents, self._capacity, strict=True)):
+        if self._ready and all(n <= c for n, c in zip(extents, self.capacity, strict=True)):
             return False
-        self._capacity = [max(n, c) for n, c in zip(extents, self._capacity, strict=True)]
-        bound = dict(zip(self._symbols, self._capacity, strict=True))
+        self.capacity = [max(n, c) for n, c in zip(extents, self.capacity, strict=True)]
+        bound = dict(zip(self._symbols, self.capacity, strict=True))
         sizes = [
             DTYPES[s.dtype].itemsize * int(np.prod(bind_shape(s, bound), dtype=np.int64))
             for s in self._specs

@@ -37,13 +37,33 @@ class Callback:
 
 
 class LambdaCallback(Callback):
-    """A plain function `f(epoch, logs)`, called after every epoch."""
+    """Functions as callbacks: f(epoch, logs) at the end or begin of epochs, f(logs) of the run."""
 
-    def __init__(self, function: Callable[[int, Logs], object]) -> None:
-        self._function = function
+    def __init__(
+        self,
+        on_epoch_end: Callable[[int, Logs], object] | None = None,
+        on_epoch_begin: Callable[[int, Logs], object] | None = None,
+        on_train_begin: Callable[[Logs], object] | None = None,
+        on_train_end: Callable[[Logs], object] | None = None,
+    ) -> None:
+        self._epoch_end, self._epoch_begin = on_epoch_end, on_epoch_begin
+        self._train_begin, self._train_end = on_train_begin, on_train_end
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        self._function(epoch, logs or {})
+        if self._epoch_end is not None:
+            self._epoch_end(epoch, logs or {})
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        if self._epoch_begin is not None:
+            self._epoch_begin(epoch, logs or {})
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        if self._train_begin is not None:
+            self._train_begin(logs or {})
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        if self._train_end is not None:
+            self._train_end(logs or {})
 
 
 class CallbackList:

@@ -36,10 +36,13 @@ def can_feed(layout: Layout, program: Program) -> bool:
 class Feeder:
     """Runs the train loop of one session; a frame for each call in flight."""
 
-    def __init__(self, layout: Layout, program: Program, lock: Any) -> None:
+    def __init__(
+        self, layout: Layout, program: Program, lock: Any, team: int | None = None
+    ) -> None:
         self._layout = layout
         self._train = program.train
         self._lock = lock
+        self._team = team
         self._frames: list[Frame] = []
         self._pace = Pace()
         plan = layout.plan
@@ -94,7 +97,7 @@ class Feeder:
             feed[0], feed[1], feed[2], feed[5] = first, now, batch, 0
             started = time.perf_counter()
             with self._lock:
-                code = self._train(frame.table, frame.syms, None, where)
+                code = self._train(frame.table, frame.syms, self._team, where)
             if code:
                 raise self._fault(code, frame, arrays, order, first + int(feed[5]), batch)
             self._pace.learn(now, time.perf_counter() - started)

@@ -22,6 +22,7 @@ from runtime.buffers import (
     bind_shape,
 )
 from runtime.inputs import Port, find_fault
+from runtime.profile import cost
 
 SMALL = 16384  # bytes; up to here a copy is cheaper than finding out an address
 
@@ -159,6 +160,12 @@ class Frame:
             self.arrays.pop(number, None)
         for number, _, _ in self.fresh:
             self.arrays.pop(number, None)
+
+    def work(self) -> float:
+        """About how many operations and bytes a call takes."""
+        plan = self.layout.plan
+        bound = dict(zip(plan.symbols, self.extents or (), strict=True))
+        return sum(cost(c, bound) for k in plan.kernels for c in (k.flops, k.bytes))
 
     def view(self, number: int) -> Array:
         """The buffer's values as they now lie in memory; not a copy."""

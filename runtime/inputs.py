@@ -81,7 +81,10 @@ def convert(port: Port, value: object) -> Array:
 
 def inspect(port: Port, value: object) -> Array:
     """The value as an array whose dtype may be cast and whose rank fits, without copying data."""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"input '{port.name}' is no array: {error}") from error
     if array.size == 0 and not isinstance(value, np.ndarray):
         array = array.astype(port.dtype)  # an empty list has no dtype of its own
     _check_dtype(port, array.dtype)

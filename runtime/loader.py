@@ -1,4 +1,4 @@
-"""Takes object bytes of an artifact, gives native functions that Python can call.
+"""Takes object bytes of an artifact (or LLVM text), gives native functions that Python can call.
 
 The second of the two files that touch llvmlite (nncompiler/codegen/llvm.py is the first). One JIT
 linker lives as long as the process; every program is a library of its own in it, so names never
@@ -8,19 +8,25 @@ clash, and is unloaded with its last reference. ctypes releases the GIL around e
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import itertools
+import platform
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.artifact import Artifact
+from runtime.artifact import Artifact, Plan
+from runtime.cache import Cache
 
 Native = Callable[..., int]
 
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 3)
 _REPEAT = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 3, ctypes.c_int64)
 _TABLE = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 4)
+
+WORKER = "nnc_worker"
+_NO_PLAN = Plan("", [], [], [], {}, {}, [], [], [], "", "")
 
 _lock = threading.Lock()
 _numbers = itertools.count()
@@ -41,6 +47,7 @@ class Program:
     repeat: Native | None
     profile: Native | None
     train: Native | None
+    worker: int | None  # address of what a thread of a team runs, where the program can use one
     library: Any  # keeps the code in memory
 
 
@@ -48,6 +55,7 @@ def load(artifact: Artifact) -> Program:
     """Links the artifact's code into this process; ValueError if it cannot be linked."""
     entry = artifact.plan.entry
     optional = [f"{entry}_{kind}" for kind in ("repeat", "profile", "train")]
+    optional.append(WORKER)
     present = [name for name in optional if name.encode() + b"\0" in artifact.object]
     library = _link(artifact.object, [entry, *present])
 
@@ -60,8 +68,34 @@ def load(artifact: Artifact) -> Program:
         repeat=function("repeat", _REPEAT),
         profile=function("profile", _TABLE),
         train=function("train", _TABLE),
-        library=library,
+        worker=library[WORKER] if WORKER in present else None,
+        library=(library, _linker),
     )
+
+
+def link_text(text: str, names: list[str]) -> Any:
+    """The addresses of those names of an LLVM module, which serves no program but the runtime.
+
+    The object code is kept in the user's cache.
+    """
+    import llvmlite  # loaded by now: there is a program already
+
+    cache = Cache()
+    digest = hashlib.sha256(f"{llvmlite.__version__} {platform.machine()} {text}".encode())
+    artifact = cache.get(digest.hexdigest())
+    if artifact is None:
+        artifact = Artifact(_NO_PLAN, _assemble(text))
+        cache.put(digest.hexdigest(), artifact)
+    return _link(artifact.object, names)
+
+
+def _assemble(text: str) -> bytes:
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = llvm.Target.from_default_triple().create_target_machine(reloc="pic", opt=1)
+    return bytes(machine.emit_object(llvm.parse_assembly(text)))
 
 
 def _link(code: bytes, names: list[str]) -> Any:

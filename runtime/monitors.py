@@ -1,4 +1,4 @@
-"""Takes the logs of every epoch, gives what follows when one of their numbers gets better or not."""
+"""Takes the logs of every epoch, gives what follows when a number in them improves or does not."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ from runtime.inputs import (
 )
 from runtime.loader import load
 from runtime.pace import SLICE
+from runtime.pool import team
 from runtime.profile import ProfileRow, profile_rows
 
 IDLE_FRAMES = 4  # how many frames a session keeps between calls
@@ -44,9 +45,16 @@ class Session:
     `persistent` holds arrays (a State, usually) that native code reads and writes in place; all
     other inputs of the plan are passed at every call. Outputs are named as the graph names them;
     the new value of an updated input that is not persistent comes out as "update:<input>".
+    Up to `threads` threads run a call (None: NNC_NUM_THREADS, else all cores); their number never
+    changes a result.
     """
 
-    def __init__(self, artifact: Artifact, persistent: Mapping[str, Array] | None = None) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        persistent: Mapping[str, Array] | None = None,
+        threads: int | None = None,
+    ) -> None:
         kept = persistent if persistent is not None else {}
         self.artifact = artifact
         self.plan = plan = artifact.plan
@@ -59,10 +67,11 @@ class Session:
         self.results = {n: b for n, b in plan.outputs.items() if not n.startswith("update:")}
         self.results |= {f"update:{p.name}": p.number for p in self.wanted if p.donated}
         self._entry = self.program.entry
+        self.team = team(threads, self.program.worker, self.program.library)
         self._count = len(self.wanted)
         self._frames: list[Frame] = []
         native = can_feed(self.layout, self.program)
-        self._feeder = Feeder(self.layout, self.program, self.lock) if native else None
+        self._feeder = Feeder(self.layout, self.program, self.lock, self.team) if native else None
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """Outputs by name, as new arrays.
@@ -85,17 +94,16 @@ class Session:
                 frame.allocate()
             if self.writes:
                 with self.lock:
-                    code = self._entry(frame.table, frame.syms, None)
+                    code = self._entry(frame.table, frame.syms, self.team)
             else:
-                code = self._entry(frame.table, frame.syms, None)
+                code = self._entry(frame.table, frame.syms, self.team)
             if code:
                 raise frame.fault(code)
-            return self._collect(frame)
+            return self.collect(frame)
         finally:
             if frame.pointed or frame.fresh:
                 frame.release()
-            if len(self._frames) < IDLE_FRAMES:
-                self._frames.append(frame)
+            self.give(frame)
 
     def convert(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Array], tuple[int, ...]]:
         """All inputs as arrays that native code can read, and the extents of the symbols."""
@@ -110,7 +118,7 @@ class Session:
         frame = Frame(self.layout, own_all=True)
         frame.bind(extents)
         frame.store(arrays)
-        return Bound(frame, self.program, self.results, self.lock)
+        return Bound(frame, self.program, self.results, self.lock, self.team)
 
     def profile(self, inputs: Mapping[str, Any], repeats: int = 20) -> list[ProfileRow]:
         """Time and rates of every kernel; persistent arrays are as before afterwards."""
@@ -223,9 +231,24 @@ class Session:
             sums += np.array(values) * (last - first)
         return sums
 
+    # frames of calls that take the short way: see direct.py ---------------------------------------
+
+    def take(self) -> Frame | None:
+        """The frame that the last call left behind."""
+        try:
+            return self._frames.pop()
+        except IndexError:
+            return None
+
+    def give(self, frame: Frame) -> None:
+        """A frame that no call is in."""
+        if len(self._frames) < IDLE_FRAMES:
+            self._frames.append(frame)
+
     # results -------------------------------------------------------------------------------------
 
-    def _collect(self, frame: Frame) -> dict[str, Array]:
+    def collect(self, frame: Frame) -> dict[str, Array]:
+        """Outputs by name out of the frame of a finished call."""
         handed = {number for number, _, _ in frame.fresh}
         results = {}
         for name, number in self.results.items():

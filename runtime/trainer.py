@@ -223,6 +223,8 @@ def _weights(t: Any, sample_weight: Any, class_weight: Mapping[int, float] | Non
     """Sample weights times the weight of each row's class; None where there is neither."""
     if class_weight is None:
         return sample_weight
+    if not isinstance(class_weight, Mapping):
+        raise TypeError(f"class_weight is a dict by class number, not {class_weight!r}")
     if isinstance(t, (dict, tuple)):
         raise ValueError("class_weight needs a single target of class labels")
     labels = np.asarray(t)
@@ -246,7 +248,14 @@ def _is_data(x: Any) -> bool:
     """Whether x is the data itself rather than an iterable of batches."""
     if isinstance(x, (Mapping, tuple)) or hasattr(x, "__array__") or not isinstance(x, Iterable):
         return True
-    return isinstance(x, list) and not any(isinstance(entry, tuple) for entry in x[:1])
+    return isinstance(x, list) and not _is_batch(next(iter(x), None))
+
+
+def _is_batch(entry: Any) -> bool:
+    """Whether a list begins with a batch: a tuple, or a list of arrays as data loaders give."""
+    if isinstance(entry, tuple):
+        return True
+    return isinstance(entry, list) and len(entry) in (2, 3) and hasattr(entry[0], "__array__")
 
 
 def count_rows(data: Mapping[str, Any]) -> int:

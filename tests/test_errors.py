@@ -94,6 +94,36 @@ WRONG_NETWORKS: dict[str, tuple[Callable[[], Any], dict[str, Any], str, str]] = 
     "unknown initializer": (classifier, {"initializer": "glorot"}, "", "glorot_normal"),
     "dtype of the model": (classifier, {"dtype": "int32"}, "", "int32"),
     "seed": (classifier, {"seed": -1}, "", "seed"),
+    "activation that fails": (
+        lambda: changed("hidden", activation=lambda x: x.nothing),
+        {},
+        "hidden",
+        "activation function raised AttributeError.*nothing",
+    ),
+    "activation of NumPy": (
+        lambda: changed("hidden", activation=lambda x: np.exp(x)),
+        {},
+        "hidden",
+        "nnc.exp",
+    ),
+    "loss that fails": (
+        classifier,
+        {"loss": lambda y, t: 1 / 0},
+        "scores",
+        "scores.*ZeroDivisionError",
+    ),
+    "initializer that fails": (
+        lambda: changed("hidden", initializer=lambda shape, rng: rng.normal(size=shape)),
+        {},
+        "hidden",
+        "initializer raised AttributeError",
+    ),
+    "array of another shape": (
+        lambda: changed("hidden", initializer=np.ones((2, 2))),
+        {},
+        "hidden",
+        r"hidden.weight.*\(2, 2\)",
+    ),
     "no nodes": (nx.DiGraph, {}, "", "no nodes"),
     "undirected": (lambda: classifier().to_undirected(), {}, "", "DiGraph"),
 }
@@ -132,7 +162,7 @@ WRONG_CALLS: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "text input": (lambda m: m(np.array([["a"] * 4])), TypeError, "'x'"),
     "object input": (lambda m: m(np.array([[None] * 4])), TypeError, "'x'"),
     "None input": (lambda m: m(None), TypeError, "'x'"),
-    "ragged input": (lambda m: m([[1, 2], [3]]), ValueError, "inhomogeneous|x"),
+    "ragged input": (lambda m: m([[1, 2], [3]]), ValueError, "'x'.*inhomogeneous"),
     "label too large": (lambda m: m.step(X, BAD_LABELS), ValueError, r"'target'.*5.*3.*0\.\.2"),
     "negative label": (lambda m: m.step(X, -1 - T), ValueError, "'target'.*0..2"),
     "label in fit": (lambda m: m.fit(X, BAD_LABELS, verbose=0), ValueError, r"'target'.*\[5\]"),
@@ -168,8 +198,16 @@ WRONG_CALLS: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
         ValueError,
         "hidden.bias",
     ),
+    "class weights": (
+        lambda m: m.fit(X, T, class_weight="balanced", verbose=0),
+        TypeError,
+        "class_weight.*dict",
+    ),
+    "seed of a reset": (lambda m: m.reset(-1), ValueError, "seed"),
+    "text as seed": (lambda m: m.reset("a"), ValueError, "seed"),
     "unknown stage": (lambda m: m.stages["ast"], KeyError, "graph"),
     "bound run": (lambda m: m.bind(X, T).run(-1), ValueError, "negative"),
+    "half a run": (lambda m: m.bind(X, T).run(1.5), TypeError, "whole number"),
 }
 
 
@@ -188,7 +226,7 @@ def test_wrong_calls_raise_and_leave_the_model_alone(name: str, model: nnc.Model
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in WRONG_CALLS if n not in ("unknown stage", "bound run")]
+    "name", [n for n in WRONG_CALLS if n not in ("unknown stage", "bound run", "half a run")]
 )
 def test_the_reference_raises_the_same(name: str, model: nnc.Model) -> None:
     call, error, _ = WRONG_CALLS[name]
@@ -224,3 +262,16 @@ def test_wrong_options_are_told() -> None:
         nnc.compile(classifier(), options={"threads": 1})
     with pytest.raises(TypeError, match="DiGraph"):
         nnc.compile([("x", "y")])
+
+
+@pytest.mark.parametrize(
+    ("threads", "error"), [(0, ValueError), (-3, ValueError), ("2", TypeError)]
+)
+def test_wrong_numbers_of_threads_are_told(threads: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="threads"):
+        nnc.Options(threads=threads)
+
+
+def test_seeds_of_numpy_are_seeds() -> None:
+    a, b = compiled(seed=np.int64(3)), compiled(seed=3)
+    np.testing.assert_array_equal(a(X), b(X))

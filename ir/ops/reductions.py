@@ -36,14 +36,23 @@ def _vjp_extreme(g: Node, y: Node, x: Node, *, axes: Axes) -> Node:
 
 
 def _vjp_prod(g: Node, y: Node, x: Node, *, axes: Axes) -> Node:
-    """The product of the other elements; right where elements are 0 (first derivatives only)."""
+    """The product of the other elements, without dividing by an element that is 0.
+
+        others_i = (product of the elements not 0, without x_i) * (that of the zeros, without x_i)
+
+    A product of zeros is written in their sum s, so that its value is 0 and its derivatives are
+    right: of one zero it is s, of two without one of them s - x_i. Three or more count as the
+    constant 0, so derivatives are right up to the second, whatever the elements are.
+    """
     zero = eq(x, full_like(x, 0))
-    safe = where(zero, 1.0, x)
-    product = _spread(make("prod", safe, axes=axes), x, axes)
-    zeros = _spread(make("sum", cast(zero, x.dtype), axes=axes), x, axes)
-    alone = where(eq(zeros, full_like(zeros, 1)), product, 0.0)
-    others = where(zero, alone, where(eq(zeros, full_like(zeros, 0)), product / safe, 0.0))
-    return _spread(g, x, axes) * others
+    product = _spread(make("prod", where(zero, 1.0, x), axes=axes), x, axes)
+    number = _spread(make("sum", cast(zero, x.dtype), axes=axes), x, axes)
+    total = _spread(make("sum", where(zero, x, 0.0), axes=axes), x, axes)
+    none, one, two = (eq(number, full_like(number, n)) for n in (0, 1, 2))
+    of_zero = where(one, product, where(two, (total - x) * product, 0.0))
+    without = product / where(zero, 1.0, x)
+    of_other = where(none, without, where(one, total * without, 0.0))
+    return _spread(g, x, axes) * where(zero, of_zero, of_other)
 
 
 def _lowest(dtype: np.dtype[Any]) -> Any:

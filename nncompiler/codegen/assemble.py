@@ -7,22 +7,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ir.graph import Graph, Node
-from ir.loops import Buffer, Function, Kernel, structure
+from ir.loops import Buffer, Function, Kernel, stages, structure
 from ir.types import DTYPES, Dim, Extent
 from nncompiler.codegen.checks import Checks, check_function
 from nncompiler.codegen.costs import flops, moved, scaled
-from nncompiler.codegen.entry import Call, Moving, entry_text
+from nncompiler.codegen.deal import CELL, Call
+from nncompiler.codegen.entry import entry_text
+from nncompiler.codegen.moving import Moving
 from nncompiler.codegen.sparse import write_sparse
 from nncompiler.codegen.statements import symbols_of, write_function
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.tile import write_tile
 from nncompiler.codegen.transpose import write_transpose
 from nncompiler.memory import Storage
-from nncompiler.timeline import Slice, Swap, lifetimes, repeats
+from nncompiler.timeline import Slice, Span, Swap, lifetimes, repeats
 from runtime.artifact import BufferSpec, CheckSpec, KernelSpec, Plan
 
 ATTRIBUTES = 'attributes #0 = { nounwind "min-legal-vector-width"="512" }\n'
-CELL = -1  # argument of a check: where it leaves its answer
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,16 @@ def emit(
     """The plan of a program and the text of its LLVM module; equal kernels are written once."""
     module = _Module(target)
     table = _Table(graph, storage, scheduled)
-    calls = []
+    calls: list[Call] = []
     for step, item in enumerate(scheduled):
-        name = module.add(item.function, item.kernel.label)
         arguments = [table.argument(b.name) for b in item.function.buffers]
         arguments += [table.add_workspace(step, item, b) for b in item.function.workspace]
-        calls.append(Call(name, tuple(arguments), symbols_of(item.function)))
+        parts = stages(item.function)
+        for left, (body, split) in zip(reversed(range(len(parts))), parts, strict=True):
+            function = replace(item.function, body=body, splits=(split,) if split else ())
+            shown = f"{item.kernel.label}.{left}" if left else item.kernel.label
+            name = module.add(function, shown)
+            calls.append(Call(name, tuple(arguments), symbols_of(function), step, split))
     specs: list[CheckSpec] = []
     check_calls: list[Call] = []
     for node in graph.inputs:
@@ -63,14 +68,23 @@ def emit(
         check_calls.append(Call(name, (table.index[id], CELL), symbols_of(function)))
         low, high = checks[id] or (0, 0)
         specs.append(CheckSpec(table.index[id], low, high))
+    names = {call.kernel: call.function for call in calls}  # of the last stage, which does the work
     kernels = []
     spans = storage.timeline.spans
-    for step, (item, call) in enumerate(zip(scheduled, calls, strict=True)):
+    for step, item in enumerate(scheduled):
         k, times = table.without_gaps(item.kernel), repeats(step, spans)
         costs = scaled(flops(k), times), scaled(moved(k), times)
-        kernels.append(KernelSpec(k.label, call.function, *costs, list(k.nodes)))
+        kernels.append(KernelSpec(k.label, names[step], *costs, list(k.nodes)))
     plan = table.plan(label, kernels, specs, target)
-    return plan, module.text(entry_text(plan, calls, check_calls, spans, target, flush_denormals))
+    loops = [_of_calls(span, calls) for span in spans]
+    return plan, module.text(entry_text(plan, calls, check_calls, loops, target, flush_denormals))
+
+
+def _of_calls(span: Span, calls: Sequence[Call]) -> Span:
+    """The span in numbers of calls: a kernel may have several."""
+    inside = [n for n, call in enumerate(calls) if span.first <= call.kernel < span.last]
+    first, last = (inside[0], inside[-1] + 1) if inside else (0, 0)
+    return replace(span, first=first, last=last)
 
 
 class _Module:
@@ -134,12 +148,13 @@ class _Table:
             steps.append((view.span, view.step))
             name = view.buffer
         if isinstance(view, Swap):
-            swap = self.index[view.last], self.index[view.other]
-            size = DTYPES[self.specs[swap[0]].dtype].bytes
-            return Moving(swap, (view.span, view.new), tuple((s, n * size) for s, n in steps))
-        number = self.index[name]
-        size = DTYPES[self.specs[number].dtype].bytes
-        return Moving((number,), None, tuple((s, n * size) for s, n in steps)) if steps else number
+            swap = (view.span, view.new)
+            numbers: tuple[int, ...] = (self.index[view.last], self.index[view.other])
+        else:
+            swap, numbers = None, (self.index[name],)
+        size = DTYPES[self.specs[numbers[0]].dtype].bytes
+        moves = tuple((span, step * size) for span, step in steps)
+        return Moving(numbers, swap, moves) if swap or moves else numbers[0]
 
     def without_gaps(self, kernel: Kernel) -> Kernel:
         """The kernel with one time of every sequence as the size of its memory."""

@@ -6,41 +6,25 @@
     NAME_train(bufs, syms, team, feed)   over batches of rows, picked by number (runtime/feed.py)
 
 All return 0, or 1 + the position of the check that failed. Denormals are flushed inside, and the
-caller's floating-point state is restored.
+caller's floating-point state is restored. A team, if there is one, helps with what is worth it; the
+checks come before, so that a call that fails has no helpers. Profiles are of one thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 from ir.types import DTYPES
+from nncompiler.codegen import deal
+from nncompiler.codegen.deal import CELL, Call
+from nncompiler.codegen.moving import close_loops, numbers, open_loops, start_clock
 from nncompiler.codegen.target import Target
+from nncompiler.codegen.team import can_team, team_text
 from nncompiler.timeline import Span
 from runtime.artifact import Plan
 
 FLUSH = 0x8040  # MXCSR: flush-to-zero and denormals-are-zero
 TABLE = "ptr %bufs, ptr %syms, ptr %team"
-
-
-@dataclass(frozen=True)
-class Moving:
-    """An argument that moves with time: one buffer, or two that change places; `swap` is the span
-    whose steps change them, and whether the place of the next value is meant; `steps` are
-    (span, bytes per time)."""
-
-    buffers: tuple[int, ...]
-    swap: tuple[int, bool] | None
-    steps: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class Call:
-    """A kernel's function, and its arguments: numbers of buffers, then names of symbols."""
-
-    function: str
-    buffers: tuple[int | Moving, ...]
-    symbols: tuple[str, ...]
 
 
 def entry_text(
@@ -53,9 +37,13 @@ def entry_text(
 ) -> str:
     """LLVM text of all entries of a program."""
     flush = flush_denormals and target.is_x86
-    parts = [
-        _entry(plan, calls, checks, spans, flush, profiled=False),
-        _entry(plan, calls, checks, spans, flush, profiled=True),
+    parts = []
+    shared = can_team(target) and any(call.split for call in calls)
+    if shared:
+        parts += [team_text(target), *_chunks(plan, calls, spans)]
+    parts += [
+        _entry(plan, calls, checks, spans, flush, shared),
+        _profile(plan, calls, checks, spans, flush),
         _repeat(plan.entry),
     ]
     if plan.feeds:
@@ -83,128 +71,100 @@ class _Lines:
         return f"define {header} {{\n" + "\n".join(self.lines) + "\n}\n"
 
 
+def _chunks(plan: Plan, calls: Sequence[Call], spans: Sequence[Span]) -> Iterator[str]:
+    for number, call in enumerate(calls):
+        if call.split:
+            say = _Lines()
+            deal.chunk_body(say, plan, call, spans)
+            name = deal.chunk_name(plan, number)
+            yield say.function(f"internal void @{name}(ptr %bufs, ptr %syms, i64 %number) #0")
+
+
 def _entry(
     plan: Plan,
     calls: Sequence[Call],
     checks: Sequence[Call],
     spans: Sequence[Span],
     flush: bool,
-    *,
-    profiled: bool,
+    shared: bool,
 ) -> str:
     say = _Lines()
+    _begin(say, plan, calls, checks, spans, flush)
+    if shared:
+        deal.acquire(say)
+    for number, call in enumerate(calls):
+        open_loops(say, spans, number)
+        if shared and call.split:
+            deal.dealt(say, plan, call, number, "%clock" if spans else "%syms")
+        else:
+            deal.whole(say, plan, call, f"%whole{number}")
+        close_loops(say, spans, number)
+    if shared:
+        deal.release(say)
+    _end(say, flush)
+    return say.function(f"i64 @{plan.entry}({TABLE}) #0")
+
+
+def _profile(
+    plan: Plan, calls: Sequence[Call], checks: Sequence[Call], spans: Sequence[Span], flush: bool
+) -> str:
+    say = _Lines()
+    _begin(say, plan, calls, checks, spans, flush)
+    for number, call in enumerate(calls):
+        open_loops(say, spans, number)
+        say(f"%before{number} = call i64 @llvm.readcyclecounter()")
+        deal.whole(say, plan, call, f"%whole{number}")
+        say(f"%after{number} = call i64 @llvm.readcyclecounter()")
+        say(f"%spent{number} = sub i64 %after{number}, %before{number}")
+        say(f"%t{number} = getelementptr i64, ptr %ticks, i64 {call.kernel}")
+        say(f"%old{number} = load i64, ptr %t{number}, align 8")
+        say(f"%new{number} = add i64 %old{number}, %spent{number}")
+        say(f"store i64 %new{number}, ptr %t{number}, align 8")
+        close_loops(say, spans, number)
+    _end(say, flush)
+    return say.function(f"i64 @{plan.entry}_profile({TABLE}, ptr %ticks) #0")
+
+
+def _begin(
+    say: _Lines,
+    plan: Plan,
+    calls: Sequence[Call],
+    checks: Sequence[Call],
+    spans: Sequence[Span],
+    flush: bool,
+) -> None:
+    """Reads the table, runs the checks, and sets the floating-point state."""
     say("entry:")
-    for number in range(len(spans)):
-        say(f"%steps{number} = alloca i64, align 8")
     if checks:
         say("%cell = alloca i32, align 4")
     if flush:
         say("%saved = alloca i32, align 4")
         say("%flushing = alloca i32, align 4")
-    used = sorted({n for c in (*calls, *checks) for b in c.buffers for n in _numbers(b) if n >= 0})
-    for number in used:
-        say(f"%q{number} = getelementptr ptr, ptr %bufs, i64 {number}")
-        say(f"%b{number} = load ptr, ptr %q{number}, align 8")
-    for number, symbol in enumerate(plan.symbols):
-        say(f"%r{number} = getelementptr i64, ptr %syms, i64 {number}")
-        say(f"%s{number} = load i64, ptr %r{number}, align 8")
-        del symbol
+    used = numbers([b for c in (*calls, *checks) for b in c.buffers])
+    deal.load_table(say, plan, [b for b in used if b != CELL])
+    start_clock(say, len(plan.symbols), spans)
     for number, check in enumerate(checks):
-        say(f"call void @{check.function}({_arguments(plan, check)})")
+        deal.whole(say, plan, check, "")
         say(f"%found{number} = load i32, ptr %cell, align 4")
         say(f"%bad{number} = icmp ne i32 %found{number}, 0")
         say(f"br i1 %bad{number}, label %fault{number}, label %fine{number}")
         say(f"fault{number}:")
         say(f"ret i64 {number + 1}")
         say(f"fine{number}:")
+    say("br label %ready")
+    say("ready:")
     if flush:
         say("call void @llvm.x86.sse.stmxcsr(ptr %saved)")
         say("%state = load i32, ptr %saved, align 4")
         say(f"%flushed = or i32 %state, {FLUSH}")
         say("store i32 %flushed, ptr %flushing, align 4")
         say("call void @llvm.x86.sse.ldmxcsr(ptr %flushing)")
-    for number, call in enumerate(calls):
-        _open_loops(say, spans, number)
-        _move(say, call, number)
-        if profiled:
-            say(f"%before{number} = call i64 @llvm.readcyclecounter()")
-        say(f"call void @{call.function}({_arguments(plan, call, number)})")
-        if profiled:
-            say(f"%after{number} = call i64 @llvm.readcyclecounter()")
-            say(f"%spent{number} = sub i64 %after{number}, %before{number}")
-            say(f"%t{number} = getelementptr i64, ptr %ticks, i64 {number}")
-            say(f"%old{number} = load i64, ptr %t{number}, align 8")
-            say(f"%new{number} = add i64 %old{number}, %spent{number}")
-            say(f"store i64 %new{number}, ptr %t{number}, align 8")
-        _close_loops(say, spans, number)
+
+
+def _end(say: _Lines, flush: bool) -> None:
     if flush:
         say("call void @llvm.x86.sse.ldmxcsr(ptr %saved)")
     say("ret i64 0")
-    name = f"{plan.entry}_profile({TABLE}, ptr %ticks)" if profiled else f"{plan.entry}({TABLE})"
-    return say.function(f"i64 @{name} #0")
-
-
-def _numbers(buffer: int | Moving) -> tuple[int, ...]:
-    return buffer.buffers if isinstance(buffer, Moving) else (buffer,)
-
-
-def _open_loops(say: _Lines, spans: Sequence[Span], call: int) -> None:
-    """Begin the loops over time whose first call this is, outer ones first."""
-    for number, span in enumerate(spans):
-        if span.first != call or span.last <= span.first:
-            continue
-        say(f"store i64 0, ptr %steps{number}, align 8")
-        say(f"br label %time{number}")
-        say(f"time{number}:")
-        say(f"%step{number} = load i64, ptr %steps{number}, align 8")
-        say(f"%left{number} = sub i64 {span.length}, %step{number}")
-        say(f"%parity{number} = and i64 %left{number}, 1")
-        say(f"%odd{number} = icmp ne i64 %parity{number}, 0")
-        at = f"sub i64 %left{number}, 1" if span.reverse else f"add i64 %step{number}, 0"
-        say(f"%at{number} = {at}")
-
-
-def _close_loops(say: _Lines, spans: Sequence[Span], call: int) -> None:
-    """End the loops whose last call this is, inner ones first."""
-    for number, span in reversed(list(enumerate(spans))):
-        if span.last != call + 1 or span.last <= span.first:
-            continue
-        say(f"%following{number} = add i64 %step{number}, 1")
-        say(f"store i64 %following{number}, ptr %steps{number}, align 8")
-        say(f"%again{number} = icmp slt i64 %following{number}, {span.length}")
-        say(f"br i1 %again{number}, label %time{number}, label %past{number}")
-        say(f"past{number}:")
-
-
-def _move(say: _Lines, call: Call, number: int) -> None:
-    """The addresses of the arguments that move with time."""
-    for place, buffer in enumerate(call.buffers):
-        if not isinstance(buffer, Moving):
-            continue
-        name = f"%v{number}.{place}"
-        now = f"%b{buffer.buffers[0]}"
-        if buffer.swap:
-            span, new = buffer.swap
-            last, other = (f"ptr %b{b}" for b in buffer.buffers)
-            places = f"{last}, {other}" if new else f"{other}, {last}"
-            now = f"{name}.swap"
-            say(f"{now} = select i1 %odd{span}, {places}")
-        for step, (span, size) in enumerate(buffer.steps):
-            say(f"{name}.by{step} = mul i64 %at{span}, {size}")
-            say(f"{name}.at{step} = getelementptr i8, ptr {now}, i64 {name}.by{step}")
-            now = f"{name}.at{step}"
-        say(f"{name} = getelementptr i8, ptr {now}, i64 0")
-
-
-def _arguments(plan: Plan, call: Call, number: int = 0) -> str:
-    buffers = [
-        f"ptr %v{number}.{place}"
-        if isinstance(b, Moving)
-        else (f"ptr %b{b}" if b >= 0 else "ptr %cell")
-        for place, b in enumerate(call.buffers)
-    ]
-    symbols = [f"i64 %s{plan.symbols.index(s)}" for s in call.symbols]
-    return ", ".join([*buffers, *symbols])
 
 
 def _repeat(entry: str) -> str:

@@ -251,9 +251,15 @@ class Expressions:
         return self.e.masked_load(pointer, s.dtype, mask, fill=self.e.splat(fill, lanes))
 
     def _gather(self, s: Scalar, condition: Value | None, fill: Value) -> Value:
+        simple = self.affine(s.index)
+        rows = [self.e.convert(self.evaluate(arg), i64) for arg in s.args]
+        if simple is not None and simple[1] == 1 and all(row.lanes == 1 for row in rows):
+            base = simple[0]
+            for row, stride in zip(rows, s.strides, strict=True):
+                base = self.e.add(base, self.e.mul(row, constant(stride, i64)))
+            return self._load_neighbours(s, base, condition, fill)
         index = self.lane_indices(s.index)
-        for arg, stride in zip(s.args, s.strides, strict=True):
-            row = self.e.convert(self.evaluate(arg), i64)
+        for row, stride in zip(rows, s.strides, strict=True):
             lanes = max(index.lanes, row.lanes)
             row = self.e.mul(self.e.splat(row, lanes), constant(stride, i64, lanes))
             index = self.e.add(self.e.splat(index, lanes), row)

@@ -6,7 +6,7 @@ FEW rows are left, row after row without vectors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from ir.index import Index, Var
 from ir.loops import PairSums, Sweep
@@ -17,6 +17,7 @@ from nncompiler.codegen.emit import Value, constant, number_of
 from nncompiler.codegen.math import emit_apply
 from nncompiler.codegen.scope import Binding
 from nncompiler.codegen.statements import Writer
+from nncompiler.codegen.transpose import swap
 
 FEW = 2
 
@@ -34,6 +35,49 @@ def _whole(w: Writer, extent: Value, step: int) -> Value:
     if number is not None:
         return constant(int(number) // step * step, i64)
     return w.e.sub(extent, w.e.value(f"urem i64 {extent.text}, {step}", i64))
+
+
+def _copy_columns(
+    w: Writer,
+    load: Scalar,
+    axes: tuple[Var, Var],
+    rows: tuple[Value, Value],
+    put: Callable[[Value, Value], None],
+) -> None:
+    """Read a matrix (axes: row, column) at one vector of rows and hand its columns, rows side by
+    side, to `put(column, vector)`. Square blocks are swapped in registers.
+
+    rows: the first one, and the number of all rows: those behind the last repeat it.
+    """
+    row, column = axes
+    first, count = rows
+    width = column.extent
+    assert isinstance(width, int)
+    lanes = w.e.target.lanes(load.dtype)
+    last = w.e.sub(count, constant(1, i64))
+
+    def block(base: Value, columns: int) -> None:
+        mask = None if columns == lanes else w.e.lane_mask(constant(columns, i64), lanes)
+        vectors = []
+        with w.bound(column, Binding(base, lanes, mask)):
+            for r in range(lanes):
+                here = w.e.add(first, constant(r, i64))
+                here = w.e.select(w.e.icmp("slt", here, last), here, last)
+                with w.bound(row, Binding(here)):
+                    vectors.append(w.e.splat(w.evaluate(load), lanes))
+        for c, vector in enumerate(swap(w, vectors)[:columns]):
+            put(w.e.add(base, constant(c, i64)), vector)
+
+    def whole(base: Value, _: list[Value]) -> list[Value]:
+        block(base, lanes)
+        return []
+
+    end = width // lanes * lanes
+    w.loop(constant(0, i64), constant(end, i64), lanes, [], whole)
+    if end < width:
+        w.push()
+        block(constant(end, i64), width - end)
+        w.pop()
 
 
 def _table(w: Writer, name: str, index: Value) -> Value:
@@ -74,8 +118,10 @@ class _Sweep:
             if batch is not None:
                 self.mask = self.e.lane_mask(self.e.sub(batch, base), lanes)
             self._sources()
+            self._extras()
             zero = constant(0, i64)
             self.w.loop(zero, constant(self.s.runs, i64), 1, [zero, zero], self._run)
+            self._results()
             return []
 
         return body
@@ -96,24 +142,101 @@ class _Sweep:
                     found.append(self.e.splat(self.w.evaluate(load), self.lanes))
         return found
 
+    def _slot(self, name: str, slot: Value, vector: int) -> str:
+        """Where a workspace holds the rows of a slot."""
+        first = self.e.mul(slot, constant(self.lanes * self.vectors, i64))
+        return self.w.address(name, self.e.add(first, constant(vector * self.lanes, i64)))
+
     def _state(self, slot: Value, vector: int) -> str:
-        wide = constant(self.lanes * self.vectors, i64)
-        first = self.e.mul(slot, wide)
-        place = self.e.add(first, constant(vector * self.lanes, i64))
-        return self.w.address(self.s.state, place)
+        return self._slot(self.s.state, slot, vector)
+
+    def _fill(self, name: str, load: Scalar, column: Var) -> None:
+        """Copy the columns of a matrix into a workspace."""
+        if self.lanes == 1:
+
+            def one(m: Value, _: list[Value]) -> list[Value]:
+                (value,) = self._read(load, column, m)
+                self.e.store(value, self._slot(name, m, 0))
+                return []
+
+            self.w.loop(constant(0, i64), self.w.extent(column.extent), 1, [], one)
+            return
+        for vector in range(self.vectors):
+            first = self.e.add(self.base, constant(vector * self.lanes, i64))
+
+            def put(m: Value, value: Value, vector: int = vector) -> None:
+                self.e.store(value, self._slot(name, m, vector))
+
+            _copy_columns(
+                self.w, load, (self.s.row, column), (first, self.w.extent(self.s.row.extent)), put
+            )
 
     def _sources(self) -> None:
-        s = self.s
-        if s.x is None:
+        if self.s.x is not None:
+            self._fill(self.s.state, self.s.x, self.s.source)
+
+    def _extras(self) -> None:
+        if self.lanes > 1:
+            for name, extra in zip(self.s.copies, self.s.extras, strict=True):
+                if name:
+                    self._fill(name, extra, self.s.column)
+
+    def _extra(self, number: int, column: Value) -> list[Value]:
+        """An argument of a node's formula, for every vector."""
+        name = self.s.copies[number]
+        if not name or self.lanes == 1:
+            return self._read(self.s.extras[number], self.s.column, column)
+        return [
+            self.e.load(self._slot(name, column, v), self.dtype, self.lanes)
+            for v in range(self.vectors)
+        ]
+
+    def _results(self) -> None:
+        """Write the sums that were kept in a workspace: the way back of `_fill`."""
+        if not self.s.sums or self.lanes == 1:
             return
-        x = s.x
+        end = self.s.kept // self.lanes * self.lanes
+        for vector in range(self.vectors):
 
-        def copy(m: Value, _: list[Value]) -> list[Value]:
-            for vector, value in enumerate(self._read(x, s.source, m)):
-                self.e.store(value, self._state(m, vector))
-            return []
+            def whole(base: Value, _: list[Value], vector: int = vector) -> list[Value]:
+                self._block(base, self.lanes, vector)
+                return []
 
-        self.w.loop(constant(0, i64), self.w.extent(s.source.extent), 1, [], copy)
+            self.w.loop(constant(0, i64), constant(end, i64), self.lanes, [], whole)
+            if end < self.s.kept:
+                self.w.push()
+                self._block(constant(end, i64), self.s.kept - end, vector)
+                self.w.pop()
+
+    def _block(self, base: Value, columns: int, vector: int) -> None:
+        zero = constant(0, self.dtype, self.lanes)
+        vectors = [
+            self.e.load(
+                self._slot(self.s.sums, self.e.add(base, constant(c, i64)), vector),
+                self.dtype,
+                self.lanes,
+            )
+            for c in range(columns)
+        ]
+        vectors = swap(self.w, vectors + [zero] * (self.lanes - columns))
+        mask = None
+        if columns < self.lanes:
+            mask = self.e.lane_mask(constant(columns, i64), self.lanes)
+        batch = self.w.extent(self.s.row.extent)
+        column = Var("place", self.s.kept)
+        index = Index.of(self.s.row) * self.s.kept + Index.of(column)
+        for r, value in enumerate(vectors):
+            row = self.e.add(self.base, constant(vector * self.lanes + r, i64))
+            here = mask
+            if self.mask is not None:
+                exists = self.e.splat(self.e.icmp("slt", row, batch), self.lanes)
+                here = exists if mask is None else self.e.binary("and", exists, mask)
+            with (
+                self.w.bound(self.s.row, Binding(row)),
+                self.w.bound(column, Binding(base, self.lanes, here)),
+            ):
+                for name in self.s.outputs:
+                    self.w.store(name, index, value)
 
     def _run(self, run: Value, carried: list[Value]) -> list[Value]:
         """The nodes of one run, which have the same formula: one branch for all of them."""
@@ -164,7 +287,7 @@ class _Sweep:
         zero = constant(0, self.dtype, self.lanes)
         sums = self.w.loop(edge, stop, 1, [zero] * self.vectors, self._edge)
         self._keep(_table(self.w, rows, self.e.add(at, constant(2, i64))), sums)
-        extras = [self._read(e, self.s.column, column) for e in self._used(text)]
+        extras = [self._extra(number, column) for number in range(formula.arity(text))]
         slot = self.e.add(column, constant(self._width, i64))
         for vector, z in enumerate(sums):
             state = self._apply(text, z, [e[vector] for e in extras])
@@ -176,9 +299,6 @@ class _Sweep:
         extent = self.s.source.extent
         assert isinstance(extent, int)
         return extent if self.s.x is not None else 0
-
-    def _used(self, text: str) -> Sequence[Scalar]:
-        return self.s.extras[: formula.arity(text)]
 
     def _edge(self, edge: Value, sums: list[Value]) -> list[Value]:
         at = self.e.mul(edge, constant(2, i64))
@@ -207,6 +327,10 @@ class _Sweep:
         self.e.label(done)
 
     def _store(self, place: Value, sums: list[Value]) -> None:
+        if self.s.sums and self.lanes > 1:
+            for vector, value in enumerate(sums):
+                self.e.store(value, self._slot(self.s.sums, place, vector))
+            return
         column = Var("place", self.s.kept)
         index = Index.of(self.s.row) * self.s.kept + Index.of(column)
         with self.w.bound(column, Binding(place)):
@@ -281,18 +405,15 @@ class _Pairs:
         s, e = self.s, self.e
         zero = constant(0, self.dtype, s.lanes)
 
-        def one(m: Value, _: list[Value]) -> list[Value]:
-            def rows(row: Value, _: list[Value]) -> list[Value]:
-                first = e.add(base, row)
-                mask = e.lane_mask(e.sub(self.batch, first), s.lanes)
-                with self.w.bound(s.row, Binding(first, s.lanes, mask)):
-                    value = e.splat(self.w.evaluate(load), s.lanes)
+        def rows(row: Value, _: list[Value]) -> list[Value]:
+            first = e.add(base, row)
+            mask = e.lane_mask(e.sub(self.batch, first), s.lanes)
+
+            def put(m: Value, value: Value) -> None:
                 place = e.add(e.mul(m, constant(s.chunk, i64)), row)
                 e.store(e.select(mask, value, zero), self.w.address(name, place))
-                return []
 
-            with self.w.bound(column, Binding(m)):
-                self.w.loop(constant(0, i64), stop, s.lanes, [], rows)
+            _copy_columns(self.w, load, (s.row, column), (first, self.batch), put)
             return []
 
-        self.w.loop(constant(0, i64), self.w.extent(column.extent), 1, [], one)
+        self.w.loop(constant(0, i64), stop, s.lanes, [], rows)

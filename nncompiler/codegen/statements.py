@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from ir import scalar
 from ir.index import Var
@@ -37,6 +38,16 @@ from nncompiler.codegen.target import Target
 REDUCTION_CHAINS = 4  # independent sums that hide the latency of an addition
 
 
+@dataclass(frozen=True)
+class Range:
+    """The part of a loop that this call runs: `start` is a multiple of `grain`, and `stop` is one
+    too or the end of the loop."""
+
+    start: Value
+    stop: Value
+    grain: int
+
+
 class Writer(Expressions):
     """Writes the statements of one function."""
 
@@ -52,6 +63,22 @@ class Writer(Expressions):
     ) -> None:
         super().__init__(emitter, pointers, buffers, symbols)
         self._tile, self._transpose, self._sparse = tile, transpose, sparse
+        self.ranges: dict[str, Range] = {}
+
+    def range(self, var: Var) -> Range:
+        """Where the loop over a variable runs: from 0 to its extent, but for a split's axes."""
+        found = self.ranges.get(var.name)
+        return found or Range(constant(0, i64), self.extent(var.extent), 1 << 30)
+
+    def clip(self, var: Var, start: int, stop: int) -> tuple[Value, Value]:
+        """What this call runs of start .. stop, where whole blocks or the rest of a loop lie."""
+        part = self.ranges.get(var.name)
+        if part is None:
+            return constant(start, i64), constant(stop, i64)
+        first = part.start if start == 0 else constant(start, i64)
+        if stop == var.extent:
+            return first, part.stop
+        return first, self.e.minimum(part.stop, constant(stop, i64))
 
     def block(self, body: Sequence[Stmt]) -> None:
         for position, stmt in enumerate(body):
@@ -114,11 +141,13 @@ class Writer(Expressions):
         return constant(low if combine == "max" else high, dtype, like.lanes)
 
     def _scatter_add(self, stmt: ScatterAdd) -> None:
-        """Rows outside of the buffer are skipped."""
-        value = self.evaluate(stmt.value)
+        """Rows outside of the buffer are skipped; lanes are neighbours in one row."""
         row = self.e.convert(self.evaluate(stmt.row), i64)
         simple = self.affine(stmt.index)
-        assert simple is not None and not simple[1], "scatter runs point by point"
+        assert simple is not None and simple[1] in (0, 1) and row.lanes == 1, "lanes in many rows"
+        lanes = self._lanes_of(stmt.index) if simple[1] else 1
+        value = self.e.splat(self.evaluate(stmt.value), lanes)
+        mask = self.mask(stmt.index) if simple[1] else None
         size = self.extent(self.buffers[stmt.buffer].size)
         rows = self.e.value(f"udiv i64 {size.text}, {max(stmt.stride, 1)}", i64)
         inside = self.e.value(f"icmp ult i64 {row.text}, {rows.text}", boolean)
@@ -127,9 +156,13 @@ class Writer(Expressions):
         self.e.label(do)
         self.push()
         place = self.e.add(simple[0], self.e.mul(row, constant(stmt.stride, i64)))
-        pointer = self.address(stmt.buffer, place)
-        old = self.e.load(pointer, value.dtype)
-        self.e.store(self.e.combine("sum", old, value), pointer)
+        pointer = self.address(stmt.buffer, place, inside=mask is None)
+        if mask is None:
+            old = self.e.load(pointer, value.dtype, lanes)
+            self.e.store(self.e.combine("sum", old, value), pointer)
+        else:
+            old = self.e.masked_load(pointer, value.dtype, mask, fill=value)
+            self.e.masked_store(self.e.combine("sum", old, value), pointer, mask)
         self.pop()
         self.e.branch(done)
         self.e.label(done)
@@ -146,8 +179,8 @@ class Writer(Expressions):
         elif stmt.kind == "vector" and stmt.step > 1:
             self._vector_loop(stmt)
         else:
-            stop = self.extent(stmt.var.extent)
-            self._run(stmt.var, constant(0, i64), stop, 1, [stmt.body])
+            part = self.range(stmt.var)
+            self._run(stmt.var, part.start, part.stop, 1, [stmt.body])
 
     def _unrolled(self, stmt: For) -> None:
         assert isinstance(stmt.var.extent, int)
@@ -171,15 +204,19 @@ class Writer(Expressions):
         chains = REDUCTION_CHAINS if any(self._is_partial(n) for n in carried) else 1
         if isinstance(var.extent, int) and var.extent < 2 * lanes * chains:
             chains = 1
-        zero, extent = constant(0, i64), self.extent(var.extent)
-        start = zero
+        part = self.range(var)
+        assert part.grain % lanes == 0, "chunks hold whole vectors"
+        start, end = part.start, part.stop
         if chains > 1:
-            stop = self._whole(extent, lanes * chains)
-            self._run(var, zero, stop, lanes * chains, [stmt.body] * chains, lanes)
+            stop = self._whole(end, lanes * chains)
+            self._run(var, start, stop, lanes * chains, [stmt.body] * chains, lanes)
             start = stop
-        stop = self._whole(extent, lanes)
+        if _is_multiple(var.extent, lanes):
+            self._run(var, start, end, lanes, [stmt.body], lanes)
+            return
+        stop = self._whole(end, lanes)
         self._run(var, start, stop, lanes, [stmt.body], lanes)
-        self._tail(stmt, stop, extent)
+        self._tail(stmt, stop, end)
 
     def _is_partial(self, name: str) -> bool:
         return name in self.accumulators and self.accumulators[name].partial
@@ -340,6 +377,11 @@ class Writer(Expressions):
         )
 
 
+def _is_multiple(extent: Dim, step: int) -> bool:
+    count = extent.coefficient if isinstance(extent, Extent) else extent
+    return count % step == 0
+
+
 def _phi_line(phi: Value, first: Value, before: str, then: Value, latch: str) -> str:
     kind = phi.type
     return f"  {phi.text} = phi {kind} [ {first.text}, %{before} ], [ {then.text}, %{latch} ]"
@@ -427,7 +469,11 @@ def write_function(
     transpose: Callable[[Writer, Transpose], None],
     sparse: Callable[[Writer, Sweep | PairSums], None],
 ) -> str:
-    """The LLVM definition of a kernel: buffers, then workspace, then symbols as arguments."""
+    """The LLVM definition of a function, or of one stage of it.
+
+    Its arguments: buffers, workspace, symbols, and for every axis of the split where to start and
+    where to stop.
+    """
     emitter = Emitter(target, declarations)
     arguments = (*function.buffers, *function.workspace)
     pointers = {b.name: f"%p{i}" for i, b in enumerate(arguments)}
@@ -438,8 +484,13 @@ def write_function(
     names = symbols_of(function)
     symbols = {s: Value(f"%s{i}", i64) for i, s in enumerate(names)}
     writer = Writer(emitter, pointers, buffers, symbols, tile, transpose, sparse)
-    writer.block(function.body)
-    emitter.do("ret void")
     parameters = [f"ptr {pointers[b.name]}" for b in arguments]
     parameters += [f"i64 {s.text}" for s in symbols.values()]
+    axes = [axis for split in function.splits if split for axis in split.axes]
+    for number, (var, chunk) in enumerate(axes):
+        start, stop = Value(f"%from{number}", i64), Value(f"%to{number}", i64)
+        writer.ranges[var.name] = Range(start, stop, chunk)
+        parameters += [f"i64 {start.text}", f"i64 {stop.text}"]
+    writer.block(function.body)
+    emitter.do("ret void")
     return emitter.function(f"internal void @{name}({', '.join(parameters)}) #0")

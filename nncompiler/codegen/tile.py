@@ -16,10 +16,9 @@ from ir.types import i64
 from nncompiler.codegen.emit import Value, constant, memory_type, number_of
 from nncompiler.codegen.scope import Binding
 from nncompiler.codegen.statements import Writer
-from nncompiler.schedule.heuristics import cost_of
+from nncompiler.schedule.heuristics import cost_of, single_row_vectors
 
 LATENCY_HIDDEN = 8  # independent multiply-adds in flight: two units, four cycles each
-SINGLE_ROW = 8  # vectors of a tile with one row
 WRITTEN_OUT = 64  # instructions of an epilogue that is repeated for every vector of the tile
 
 
@@ -42,8 +41,8 @@ class _Tiles:
         """All blocks of columns; a batch of one runs through wider ones, which memory likes more:
         it is bound by the stream of the right operand."""
         t, e = self.t, self.e
-        wide = min(SINGLE_ROW, -(-self._columns // t.lanes))
-        if isinstance(t.m.extent, int) or wide <= t.vectors or not self._is_contiguous:
+        wide = single_row_vectors(t)
+        if wide == t.vectors:
             self.blocks(t.vectors, t.rows)
             return
         one, many, done = (e.new_label(hint) for hint in ("one", "many", "done"))
@@ -62,11 +61,6 @@ class _Tiles:
         assert isinstance(extent, int), "columns have a constant extent"
         return extent
 
-    @property
-    def _is_contiguous(self) -> bool:
-        """Are all columns of a row of the right operand neighbours (not packed into blocks)?"""
-        return self.t.rhs.index.coefficient(self.t.n) == 1
-
     def blocks(self, vectors: int, rows: tuple[int, ...]) -> None:
         """Whole blocks of columns, then what is left, its last vector under a mask."""
         t = self.t
@@ -77,7 +71,7 @@ class _Tiles:
             self.rows(rows, n, vectors, None)
             return []
 
-        self.w.loop(constant(0, i64), constant(whole, i64), width, [], block)
+        self.w.loop(*self.w.clip(t.n, 0, whole), width, [], block)
         left = extent - whole
         if left:
             vectors = -(-left // t.lanes)
@@ -85,14 +79,19 @@ class _Tiles:
             mask = None
             if rest < t.lanes:
                 mask = self.e.lane_mask(constant(rest, i64), t.lanes)
-            self.rows(rows, constant(whole, i64), vectors, mask)
+
+            def rest_of_row(_: Value, __: list[Value]) -> list[Value]:
+                self.rows(rows, constant(whole, i64), vectors, mask)
+                return []
+
+            self.w.loop(*self.w.clip(t.n, whole, extent), left, [], rest_of_row)
 
     def rows(self, heights: tuple[int, ...], n: Value, vectors: int, mask: Value | None) -> None:
         """Tall tiles first; flatter ones serve the rows that are left."""
-        start = constant(0, i64)
-        total = self.w.extent(self.t.m.extent)
+        part = self.w.range(self.t.m)
+        start = part.start
         for height in heights:
-            stop = self._stop(start, total, height)
+            stop = self._stop(start, part.stop, height)
 
             def block(m: Value, _: list[Value], height: int = height) -> list[Value]:
                 self.tile(m, height, n, vectors, mask)
@@ -197,7 +196,8 @@ class _Tiles:
         """`count` steps along the innermost summed axis."""
         t, e = self.t, self.e
         sums = list(sums)
-        left = self._pointer(t.lhs, at)
+        ones = t.lhs.kind == "const"  # the sum of the columns
+        left = "" if ones else self._pointer(t.lhs, at)
         right = self._pointer(t.rhs, at)
         row_step = t.lhs.index.coefficient(t.m)
         if row_step is None:
@@ -214,6 +214,11 @@ class _Tiles:
                     columns.append(e.masked_load(pointer, self.dtype, mask, fill=zero))
                 else:
                     columns.append(e.load(pointer, self.dtype, t.lanes))
+            if ones:
+                for v, column in enumerate(columns):
+                    place = (step * vectors + v) % len(sums)
+                    sums[place] = self.e.add(sums[place], column)
+                continue
             for row in range(height):
                 pointer = e.address(left, row * row_step + step * left_step, self.dtype)
                 factor = e.splat(e.load(pointer, self.dtype), t.lanes)

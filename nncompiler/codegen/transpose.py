@@ -42,9 +42,9 @@ def _loops(
             _block(writer, stmt, i, rows, j, columns)
             return []
 
-        return writer.loop(constant(row[0], i64), constant(row[1], i64), rows, [], block)
+        return writer.loop(*writer.clip(stmt.row, *row), rows, [], block)
 
-    writer.loop(constant(column[0], i64), constant(column[1], i64), columns, [], over_rows)
+    writer.loop(*writer.clip(stmt.column, *column), columns, [], over_rows)
 
 
 def _block(w: Writer, stmt: Transpose, i: Value, rows: int, j: Value, columns: int) -> None:
@@ -59,7 +59,7 @@ def _block(w: Writer, stmt: Transpose, i: Value, rows: int, j: Value, columns: i
             with w.bound(stmt.column, Binding(w.e.add(j, constant(c, i64)))):
                 vectors.append(w.evaluate(stmt.value))
     vectors += [constant(0, dtype, lanes)] * (lanes - columns)
-    vectors = _swap(w, vectors)
+    vectors = swap(w, vectors)
     with w.bound(stmt.column, Binding(j, lanes, write_mask)):
         for r in range(rows):
             with w.bound(stmt.row, Binding(w.e.add(i, constant(r, i64)))):
@@ -67,7 +67,7 @@ def _block(w: Writer, stmt: Transpose, i: Value, rows: int, j: Value, columns: i
     w.pop()
 
 
-def _swap(w: Writer, vectors: list[Value]) -> list[Value]:
+def swap(w: Writer, vectors: list[Value]) -> list[Value]:
     """The transpose of a square of as many vectors as lanes."""
     lanes = len(vectors)
     distance = 1

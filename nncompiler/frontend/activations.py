@@ -14,6 +14,7 @@ from typing import Any
 
 from ir import ops
 from ir.graph import Node
+from nncompiler.errors import call_user
 from nncompiler.frontend.names import suggest
 
 Activation = Callable[[Node], Node]
@@ -107,6 +108,76 @@ def log_softmax(x: Node, axis: int = -1) -> Node:
     return ops.log_softmax(x, axis)
 
 
+# --------------------------------------------------------------------------- neat-python's own
+
+
+def clamp(x: Node, low: float, high: float) -> Node:
+    """x moved into low .. high."""
+    return ops.minimum(ops.maximum(x, low), high)
+
+
+def neat_sigmoid(x: Node) -> Node:
+    """neat-python's sigmoid: that of 5 x, clipped to -60 .. 60."""
+    return ops.sigmoid(clamp(5.0 * x, -60.0, 60.0))
+
+
+def neat_tanh(x: Node) -> Node:
+    """neat-python's tanh: that of 2.5 x, clipped to -60 .. 60."""
+    return ops.tanh(clamp(2.5 * x, -60.0, 60.0))
+
+
+def neat_sin(x: Node) -> Node:
+    """neat-python's sin: that of 5 x, clipped to -60 .. 60."""
+    return ops.sin(clamp(5.0 * x, -60.0, 60.0))
+
+
+def neat_gauss(x: Node) -> Node:
+    """neat-python's gauss: e^(-5 x^2) of x clipped to -3.4 .. 3.4."""
+    z = clamp(x, -3.4, 3.4)
+    return ops.exp(-5.0 * (z * z))
+
+
+def neat_softplus(x: Node) -> Node:
+    """neat-python's softplus: 0.2 log(1 + e^(5 x)), with 5 x clipped to -60 .. 60."""
+    return 0.2 * softplus(clamp(5.0 * x, -60.0, 60.0))
+
+
+def neat_lelu(x: Node) -> Node:
+    """neat-python's lelu: x above 0, 0.005 x below."""
+    return leaky_relu(x, 0.005)
+
+
+def neat_inv(x: Node) -> Node:
+    """neat-python's inv: 1 / x, and 0 at 0."""
+    zero = ops.eq(x, 0.0)
+    return ops.where(zero, 0.0, 1.0 / ops.where(zero, 1.0, x))
+
+
+def neat_log(x: Node) -> Node:
+    """neat-python's log: of x, at least 1e-7."""
+    return ops.log(ops.maximum(x, 1e-7))
+
+
+def neat_exp(x: Node) -> Node:
+    """neat-python's exp: of x clipped to -60 .. 60."""
+    return ops.exp(clamp(x, -60.0, 60.0))
+
+
+def hat(x: Node) -> Node:
+    """max(0, 1 - |x|)."""
+    return ops.maximum(1.0 - abs(x), 0.0)
+
+
+def square(x: Node) -> Node:
+    """x^2."""
+    return x * x
+
+
+def cube(x: Node) -> Node:
+    """x^3."""
+    return x * x * x
+
+
 _OWN = (
     linear,
     heaviside,
@@ -124,6 +195,18 @@ _OWN = (
     sine,
     softmax,
     log_softmax,
+    neat_sigmoid,
+    neat_tanh,
+    neat_sin,
+    neat_gauss,
+    neat_softplus,
+    neat_lelu,
+    neat_inv,
+    neat_log,
+    neat_exp,
+    hat,
+    square,
+    cube,
 )
 _PRIMITIVE: tuple[str, ...] = (
     "relu",
@@ -194,7 +277,7 @@ def _named(name: str, parameters: Mapping[str, Any]) -> tuple[str, Activation]:
 
 
 def _checked(function: Callable[[Node], Any], x: Node) -> Node:
-    y = function(x)
+    y = call_user("the activation function", function, x)
     if not isinstance(y, Node):
         raise ValueError(f"the activation function gave {y!r}, not a symbolic value")
     return y

@@ -22,7 +22,7 @@ from nncompiler.frontend.graphs import fail
 from nncompiler.frontend.initializers import Array, Fans, Initializer
 from nncompiler.frontend.layers import activate
 from nncompiler.frontend.lifting import DENSE, SPARSE, Block
-from nncompiler.frontend.packing import biases_of, pack, weights_of
+from nncompiler.frontend.packing import Number, biases_of, pack, weights_of
 from nncompiler.frontend.site import Layer, Program, Site, View
 from nncompiler.frontend.wiring import Wiring
 
@@ -75,6 +75,48 @@ def _beside(parts: list[Node]) -> Node:
     return parts[0] if len(parts) == 1 else ops.concatenate(parts, 1)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """A sparse block in numbers: formulas with counts of nodes, and the edges in the order in
+    which they are used: slots of the sources, columns of the targets, the weights."""
+
+    formulas: tuple[tuple[str, int], ...]
+    slots: Array
+    targets: Array
+    weights: tuple[Number, ...]
+
+    @property
+    def edges(self) -> ops.Edges:
+        return ops.Edges(self.slots, self.targets, np.arange(len(self.slots)))
+
+    @property
+    def texts(self) -> list[str]:
+        return [text for text, count in self.formulas for _ in range(count)]
+
+
+def lay_out(wiring: Wiring, block: Block) -> Layout:
+    """CompileError where an activation is no formula."""
+    for node in block.members:
+        if wiring.neurons[node].formula is None:
+            message = f"the activation of '{node}' is not made of elementwise functions"
+            raise fail(message, node=node)
+    texts = [str(wiring.neurons[n].formula) for n in block.members]
+    formulas = tuple((text, len(list(run))) for text, run in groupby(texts))
+    column = {n: i for i, n in enumerate(block.members)}
+    slot = {n: len(block.sources) + i for n, i in column.items()}
+    slot |= {n: i for i, n in enumerate(block.sources)}
+    edges = [e for n in block.members for e in wiring.incoming[n]]
+    slots = np.asarray([slot[e.source] for e in edges], np.int64)
+    targets = np.asarray([column[e.target] for e in edges], np.int64)
+    kinds = np.repeat(np.arange(len(formulas)), [n for _, n in formulas])
+    plan = ops.Structure.of(
+        slots, targets, np.arange(len(edges)), kinds, np.arange(len(texts)), len(block.sources)
+    )
+    used = plan.edges[:, 1]
+    weights = tuple(weights_of(wiring, [edges[i] for i in used.tolist()]))
+    return Layout(formulas, slots[used], targets[used], weights)
+
+
 @dataclass
 class Builder:
     """Builds one block after the other into `values`; `needed` are neurons that a later block or
@@ -84,6 +126,7 @@ class Builder:
     wiring: Wiring
     values: Values
     needed: set[Hashable]
+    layouts: dict[str, Layout] = field(default_factory=dict)
     views: dict[str, View] = field(default_factory=dict)
 
     def build(self, block: Block) -> None:
@@ -148,44 +191,23 @@ class Builder:
 
     def _sparse(self, block: Block) -> Node:
         nodes = [self.wiring.neurons[n] for n in block.members]
-        for neuron in nodes:
-            if neuron.formula is None:
-                message = f"the activation of '{neuron.node}' is not made of elementwise functions"
-                raise fail(message, node=neuron.node)
-        texts = [str(n.formula) for n in nodes]
-        formulas = [(text, len(list(run))) for text, run in groupby(texts)]
-        column = {n: i for i, n in enumerate(block.members)}
-        slot = {n: i for i, n in enumerate(block.sources)}
-        edges = [e for n in block.members for e in self.wiring.incoming[n]]
-        slots = np.asarray(
-            [slot[e.source] if e.source in slot else len(slot) + column[e.source] for e in edges],
-            np.int64,
-        )
-        targets = np.asarray([column[e.target] for e in edges], np.int64)
-        kinds = np.repeat(np.arange(len(formulas)), [n for _, n in formulas])
-        plan = ops.Structure.of(
-            slots, targets, np.arange(len(edges)), kinds, np.arange(len(nodes)), len(slot)
-        )
-        following = plan.edges[:, 1]  # numbered as they are used
-        numbers = weights_of(self.wiring, [edges[i] for i in following])
-        weight = pack(self.program, block.name, "weight", numbers, self.views)
+        if block.name not in self.layouts:
+            self.layouts[block.name] = lay_out(self.wiring, block)
+        layout = self.layouts[block.name]
         bias = pack(self.program, block.name, "bias", biases_of(nodes), self.views)
-        kept = range(len(nodes))
+        kept = list(range(len(nodes)))
         if not self.program.training:
-            kept = [i for i in kept if nodes[i].node in self.needed]  # type: ignore[assignment]
+            kept = [i for i in kept if nodes[i].node in self.needed]
         x = self.values.columns(block.sources) if block.sources else None
         rows = self.values.parts[0].value.shape[0]
         every = ops.broadcast_to(bias, (rows, len(nodes)))
-        z = ops.sweep(
-            weight,
-            ops.Edges(slots[following], targets[following], np.arange(len(edges))),
-            formulas,
-            x=x,
-            extras=(every,),
-            kept=kept,
-        )
+        if not layout.weights:  # constants
+            z = ops.full((rows, len(kept)), 0.0, self.program.dtype)
+        else:
+            weight = pack(self.program, block.name, "weight", layout.weights, self.views)
+            z = ops.sweep(weight, layout.edges, layout.formulas, x=x, extras=(every,), kept=kept)
         self.program.names.setdefault(z, block.name)
-        self._parts(block, list(kept), texts, z, every, bias)
+        self._parts(block, kept, layout.texts, z, every, bias)
         return z
 
     def _parts(

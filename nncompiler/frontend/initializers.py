@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ir.types import DType
+from nncompiler.errors import call_user
 from nncompiler.frontend.names import suggest
 
 Array = np.ndarray[Any, Any]
@@ -69,7 +70,8 @@ class Drawn:
     def draw(
         self, rng: np.random.Generator, shape: Sequence[int], fans: Fans, dtype: DType
     ) -> Array:
-        return Given(np.asarray(self.function(rng, tuple(shape)))).draw(rng, shape, fans, dtype)
+        values = call_user("the initializer", self.function, rng, tuple(shape))
+        return Given(np.asarray(values)).draw(rng, shape, fans, dtype)
 
 
 def zeros(rng: np.random.Generator, shape: tuple[int, ...], fans: Fans) -> Array:

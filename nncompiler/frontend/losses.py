@@ -18,6 +18,7 @@ import numpy as np
 from ir import ops
 from ir.graph import Node
 from ir.types import Dim, DType, Shape, i32, multiply
+from nncompiler.errors import call_user
 from nncompiler.frontend.activations import softplus
 from nncompiler.frontend.names import suggest
 
@@ -137,7 +138,7 @@ def _named(name: str, parameters: Mapping[str, Any]) -> Loss:
 
 
 def _checked(function: Callable[[Node, Node], Any], y: Node, t: Node) -> Node:
-    terms = function(y, t)
+    terms = call_user("the loss function", function, y, t)
     if not isinstance(terms, Node) or not terms.dtype.is_float:
         raise ValueError(f"the loss function gave {terms!r}, not a symbolic value of float dtype")
     return terms

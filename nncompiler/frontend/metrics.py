@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ir import ops
 from ir.graph import Node
 from ir.types import i32
+from nncompiler.errors import call_user
 from nncompiler.frontend.losses import LABELS, Loss, one_over
 from nncompiler.frontend.names import suggest
 from nncompiler.frontend.rankings import RANKINGS, Ranking
@@ -103,7 +104,7 @@ def make_metric(value: object) -> tuple[str, Metric | Ranking]:
             return name, METRICS[name]
         case _ if callable(value):
             return getattr(value, "__name__", "metric"), lambda r: _scalar(
-                value(r.prediction, r.target)
+                call_user("the metric function", value, r.prediction, r.target)
             )
     raise ValueError(f"a metric is a name or a function (prediction, target), not {value!r}")
 

@@ -9,13 +9,14 @@ graph is accepted; lifting.py says what of it becomes dense layers.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
 from ir.types import DType
-from nncompiler.frontend.blocks import Builder, Part, Values
+from nncompiler.frontend.blocks import Builder, Layout, Part, Values
 from nncompiler.frontend.initializers import Array, Initializer
 from nncompiler.frontend.lifting import Block, lift
 from nncompiler.frontend.packing import check_shared
@@ -38,10 +39,12 @@ def read_neurons(
     """
     wiring = check_shared(read_wiring(graph, outputs, dtype))
     blocks = lift(wiring)
+    layouts: dict[str, Layout] = {}
 
+    @cache
     def run(training: bool) -> tuple[Program, Built, dict[str, View]]:
         program = Program(dtype, training, initializer)
-        built, views = _build(program, wiring, blocks)
+        built, views = _build(program, wiring, blocks, layouts)
         return program, built, views
 
     program, _, views = run(False)
@@ -56,14 +59,14 @@ def read_neurons(
 
 
 def _build(
-    program: Program, wiring: Wiring, blocks: Sequence[Block]
+    program: Program, wiring: Wiring, blocks: Sequence[Block], layouts: dict[str, Layout]
 ) -> tuple[Built, dict[str, View]]:
     site = Site(program, INPUT, INPUT, False, "input")
     values = Values()
     x = site.input(("batch", len(wiring.inputs)), program.dtype)
     values.add(Part(x), wiring.inputs)
     needed = {n for block in blocks for n in block.sources} | set(wiring.outputs)
-    builder = Builder(program, wiring, values, needed)
+    builder = Builder(program, wiring, values, needed, layouts)
     for block in blocks:
         builder.build(block)
     result = values.columns(wiring.outputs)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cached_property, reduce
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ from nncompiler.frontend.names import suggest
 from nncompiler.frontend.optimizers import make_optimizer
 from nncompiler.frontend.rankings import RANKINGS, Outcome, Ranking
 from nncompiler.frontend.regularizers import Regularizer, make_regularizer
+from nncompiler.frontend.schedules import check_number
 from nncompiler.frontend.site import Built, Network, Parameter
 from nncompiler.frontend.updates import Optimizer, Update
 
@@ -57,6 +59,8 @@ class Objective:
 
     `kinds` says which outputs take class numbers ("labels") instead of values ("dense").
     `metrics` are part of the graphs, `rankings` are computed from predictions of a whole data set.
+    `trained` are patterns of the parameters that this objective changes; `prefix` stands before the
+    ids of its optimizer's states.
     """
 
     network: Network
@@ -67,6 +71,9 @@ class Objective:
     kinds: Mapping[str, str] = field(default_factory=dict)
     weighted: bool = False
     rankings: Mapping[str, Ranking] = field(default_factory=dict)
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
+    trained: tuple[str, ...] = ("*",)
+    prefix: str = ""
 
     @cached_property
     def inference(self) -> Built:
@@ -78,7 +85,11 @@ class Objective:
 
     @cached_property
     def trainable(self) -> dict[str, Parameter]:
-        return {k: p for k, p in self.network.parameters.items() if p.trainable}
+        return {
+            name: p
+            for name, p in self.network.parameters.items()
+            if p.trainable and any(fnmatchcase(name, pattern) for pattern in self.trained)
+        }
 
     @cached_property
     def targets(self) -> dict[str, Target]:
@@ -181,7 +192,7 @@ class Objective:
     def _update(self) -> Update:
         assert self.optimizer is not None
         parameters = {name: p.node for name, p in self.trainable.items()}
-        return self.optimizer.build(parameters, self._gradients, self.network.dtype)
+        return self.optimizer.build(parameters, self._gradients, self.network.dtype, self.prefix)
 
     def _update_graph(self) -> Graph:
         outputs = {f"update:{id}": node for id, node in self._update.values.items()}
@@ -228,7 +239,9 @@ class Objective:
         for name, loss in self.losses.items():
             try:
                 scores, target = self._scores(built, name), self.targets[name].node
-                parts.append(mean_loss(loss, scores, target, self.sample_weight))
+                mean = mean_loss(loss, scores, target, self.sample_weight)
+                weight = self.loss_weights.get(name, 1.0)
+                parts.append(mean if weight == 1.0 else mean * weight)
             except CompileError:
                 raise
             except (ValueError, TypeError) as error:
@@ -293,8 +306,11 @@ def make_objective(
     metrics: object = (),
     kinds: str | Mapping[str, str] | None = None,
     weighted: bool = False,
+    loss_weights: Mapping[str, float] | None = None,
+    trained: Sequence[str] = ("*",),
+    prefix: str = "",
 ) -> Objective:
-    """The objective of a network; `loss` may be a dict by output, `kinds` too.
+    """The objective of a network; `loss` may be a dict by output, `kinds` and `loss_weights` too.
 
     Raises CompileError for what is unknown, and for an optimizer of a network without parameters.
     """
@@ -303,12 +319,17 @@ def make_objective(
         several = isinstance(metrics, Sequence) and not isinstance(metrics, str)
         found = [make_metric(m) for m in cast(Sequence[object], metrics if several else [metrics])]
         losses = _losses(loss, network)
+        weights = _loss_weights(loss_weights, losses)
         made = make_optimizer(optimizer)
         penalty = make_regularizer(regularizer)
     except CompileError:
         raise
     except (ValueError, TypeError) as error:
         raise fail(str(error)) from error
+    for pattern in trained:
+        if pattern != "*" and not any(fnmatchcase(name, pattern) for name in network.parameters):
+            hint = suggest(pattern, network.parameters)
+            raise fail(f"no parameter of the objective's outputs fits '{pattern}'", hint=hint)
     if made is not None and not any(p.trainable for p in network.parameters.values()):
         raise fail(
             "the network has no trainable parameters, so there is nothing to optimize",
@@ -319,7 +340,31 @@ def make_objective(
     chosen = dict(found)
     rankings = {name: RANKINGS[name] for name in chosen if name in RANKINGS}
     inside = {name: cast(Metric, m) for name, m in chosen.items() if name not in RANKINGS}
-    return Objective(network, losses, made, penalty, inside, by_output, weighted, rankings)
+    return Objective(
+        network,
+        losses,
+        made,
+        penalty,
+        inside,
+        by_output,
+        weighted,
+        rankings,
+        weights,
+        tuple(trained),
+        prefix,
+    )
+
+
+def _loss_weights(
+    given: Mapping[str, float] | None, losses: Mapping[str, Loss]
+) -> dict[str, float]:
+    for name, weight in (given or {}).items():
+        if name not in losses:
+            raise fail(
+                f"loss_weights of '{name}', an output without a loss", hint=suggest(name, losses)
+            )
+        check_number(f"loss_weights['{name}']", weight)
+    return {name: float(weight) for name, weight in (given or {}).items()}
 
 
 def _losses(loss: object, network: Network) -> dict[str, Loss]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,8 +22,7 @@ from nncompiler.frontend.site import Program, Site, View
 from nncompiler.frontend.wiring import Edge, Neuron, Terms, Wiring
 
 
-@dataclass(frozen=True)
-class Number:
+class Number(NamedTuple):
     """One weight or bias: its name, first value (NaN: drawn), terms, and the name it shares."""
 
     name: str
@@ -47,9 +47,11 @@ class Numbers:
         self, rng: np.random.Generator, shape: Sequence[int], fans: Fans, dtype: DType
     ) -> Array:
         values = np.asarray([n.value for n in self.numbers])
-        missing = sorted(np.flatnonzero(np.isnan(values)), key=lambda i: self.numbers[i].name)
-        for each in sorted({self.numbers[i].fans for i in missing}):
-            places = [i for i in missing if self.numbers[i].fans == each]
+        missing = np.flatnonzero(np.isnan(values)).tolist()
+        alike: dict[Fans, list[int]] = {}
+        for i in sorted(missing, key=lambda i: self.numbers[i].name):
+            alike.setdefault(self.numbers[i].fans, []).append(i)
+        for each, places in sorted(alike.items()):
             drawn = self.initializer.draw(rng, (len(places), 1), each, dtype)
             values[places] = np.asarray(drawn).reshape(-1)
         return values.astype(dtype.numpy).reshape(tuple(shape))

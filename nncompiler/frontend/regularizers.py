@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
 
 from ir import ops
 from ir.graph import Node
+from nncompiler.errors import call_user
 from nncompiler.frontend.schedules import check_number
 
 Regularizer = Callable[[Node], Node]
@@ -68,5 +69,5 @@ def make_regularizer(value: object) -> Regularizer | None:
             assert isinstance(value, Sequence)
             return Several(tuple(p for p in map(make_regularizer, value) if p is not None))
         case _ if callable(value):
-            return cast(Regularizer, value)
+            return partial(call_user, "the regularizer", value)
     raise ValueError(f"unknown regularizer {value!r} (known: L1(c), L2(c), a function of a weight)")

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from ir import ops
 from ir.graph import Node
+from nncompiler.errors import call_user
 
 
 @runtime_checkable
@@ -123,7 +124,7 @@ class Symbolic:
         return True
 
     def rate(self, t: Node, base: Node) -> Node:
-        value = self.function(t)
+        value: Node | float = call_user("the learning-rate schedule", self.function, t)
         if isinstance(value, Node) and value.shape != ():
             raise ValueError(f"a learning-rate schedule has to give a scalar, not {value.type}")
         return base * value

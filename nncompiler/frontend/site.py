@@ -16,13 +16,22 @@ import numpy as np
 from ir import ops
 from ir.graph import Node
 from ir.types import DType, Shape, TensorType
+from nncompiler.errors import CompileError
 from nncompiler.frontend.initializers import Array, Fans, Initializer, make_initializer
 from nncompiler.frontend.regularizers import Regularizer, make_regularizer
 from nncompiler.frontend.updates import State
 
 # Inputs that the training graphs add beside those of the network.
 RESERVED = ("target", "sample_weight", "learning_rate")
-RESERVED_PREFIXES = ("optimizer.", "random.", "target:", "grad:", "update:", "metric:")
+RESERVED_PREFIXES = (
+    "optimizer.",
+    "random.",
+    "target:",
+    "grad:",
+    "update:",
+    "metric:",
+    "objective.",
+)
 
 
 @dataclass(frozen=True)
@@ -120,8 +129,10 @@ def draw_parameter(parameter: Parameter, seed: int) -> Array:
     try:
         values = parameter.initializer.draw(rng, shape, parameter.fans, parameter.node.dtype)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"parameter '{parameter.name}': {error}") from error
-    return np.ascontiguousarray(values)
+        node = parameter.name.rpartition(".")[0] or parameter.name
+        message = f"parameter '{parameter.name}': {error}"
+        raise CompileError(message, node=node, stage="network") from error
+    return np.asarray(values, order="C")
 
 
 @dataclass

@@ -61,14 +61,24 @@ class _Plan:
     """An update in the making. While gradients are being gathered, values stay as they are."""
 
     dtype: DType
+    prefix: str
     values: dict[str, Node] = field(default_factory=dict)
     states: dict[str, State] = field(default_factory=dict)
     names: dict[Node, str] = field(default_factory=dict)
     complete: Node | None = None  # whether this batch completes an update; None: each does
 
-    def keep(self, id: str, state: State) -> Node:
-        self.states[id] = state
-        return state.node
+    def number(self, id: str, dtype: DType, initial: float = 0) -> Node:
+        """A state that is a single number."""
+        node = ops.input(self.prefix + id, dtype, ())
+        self.states[self.prefix + id] = State(node, np.asarray(initial, dtype.numpy))
+        return node
+
+    def like(self, id: str, parameter: Node) -> Node:
+        """A state of a parameter's shape, zeros at first."""
+        node = ops.input(self.prefix + id, parameter.dtype, parameter.shape)
+        zeros = np.zeros([bind_dim(d, {}) for d in parameter.shape], parameter.dtype.numpy)
+        self.states[self.prefix + id] = State(node, zeros)
+        return node
 
     def set(self, id: str, value: Node, name: str, old: Node | None = None) -> None:
         """The next value of a persistent input (a state, or the parameter `old`)."""
@@ -82,18 +92,19 @@ class _Plan:
         self, parameters: Mapping[str, Node], gradients: Mapping[str, Node], number: int
     ) -> dict[str, Node]:
         """The mean gradients of `number` batches; what is set before and after waits for them."""
-        batches = self.keep(BATCH_COUNT, _state(BATCH_COUNT, i64, 0))
+        batches = self.number(BATCH_COUNT, i64)
         complete = ops.eq(batches, number - 1)
         self.names[complete] = "complete"
-        self.values[BATCH_COUNT] = ops.where(complete, 0, batches + 1)
+        self.values[self.prefix + BATCH_COUNT] = ops.where(complete, 0, batches + 1)
         totals = {}
         for name, parameter in parameters.items():
             id = f"optimizer.total.{name}"
-            totals[name] = self.keep(id, _slot(id, parameter)) + gradients[name]
-            self.values[id] = ops.where(complete, 0.0, totals[name])
+            totals[name] = self.like(id, parameter) + gradients[name]
+            self.values[self.prefix + id] = ops.where(complete, 0.0, totals[name])
         self.complete = complete
-        if STEP_COUNT in self.values:
-            self.set(STEP_COUNT, self.values[STEP_COUNT], "")
+        count = self.prefix + STEP_COUNT
+        if count in self.values:
+            self.set(count, self.values[count], "")
         return {name: total * (1.0 / number) for name, total in totals.items()}
 
 
@@ -149,19 +160,26 @@ class Optimizer:
         raise NotImplementedError
 
     def build(
-        self, parameters: Mapping[str, Node], gradients: Mapping[str, Node], dtype: DType
+        self,
+        parameters: Mapping[str, Node],
+        gradients: Mapping[str, Node],
+        dtype: DType,
+        prefix: str = "",
     ) -> Update:
-        """The update of all parameters; ValueError where there are none."""
+        """The update of all parameters; ValueError where there are none.
+
+        `prefix` stands before the ids of all states, where several optimizers share a network.
+        """
         if not parameters:
             raise ValueError("an optimizer needs at least one trainable parameter")
-        plan = _Plan(dtype)
+        plan = _Plan(dtype, prefix)
         t = ops.constant(0.0, dtype)
         if self.counts_steps or self.schedule.uses_step or self.average is not None:
-            count = plan.keep(STEP_COUNT, _state(STEP_COUNT, i64, 0))
+            count = plan.number(STEP_COUNT, i64)
             t = ops.cast(count, dtype)
-            plan.set(STEP_COUNT, count + 1, "")
+            plan.set(prefix + STEP_COUNT, count + 1, "")
             plan.names[t] = "t"
-        base = plan.keep(LEARNING_RATE, _state(LEARNING_RATE, dtype, self.schedule.base))
+        base = plan.number(LEARNING_RATE, dtype, self.schedule.base)
         rate = self.schedule.rate(t, base)
         plan.names.setdefault(rate, "rate")
         if self.accumulate > 1:
@@ -169,20 +187,17 @@ class Optimizer:
         gradients = self._clip(gradients, plan.names)
         factors = self._factors(parameters)
         for name, parameter in parameters.items():
-            slots = {
-                s: plan.keep(f"optimizer.{s}.{name}", _slot(f"optimizer.{s}.{name}", parameter))
-                for s in self.slots
-            }
+            slots = {s: plan.like(f"optimizer.{s}.{name}", parameter) for s in self.slots}
             own = rate if factors[name] == 1.0 else rate * factors[name]
             new, new_slots = self.advance(Moment(parameter, gradients[name], slots, own, t))
             plan.set(name, new, f"new_{name}", parameter)
             for slot, value in new_slots.items():
-                plan.set(f"optimizer.{slot}.{name}", value, f"new_{slot}_{name}")
+                plan.set(f"{prefix}optimizer.{slot}.{name}", value, f"new_{slot}_{name}")
             if self.average is not None:
-                id = f"{AVERAGE}{name}"
-                old = plan.keep(id, _slot(id, parameter))
+                old = plan.like(AVERAGE + name, parameter)
                 moved = self.average * old + (1.0 - self.average) * new
-                plan.set(id, ops.where(ops.eq(t, 0.0), new, moved), f"new_average_{name}")
+                first = ops.where(ops.eq(t, 0.0), new, moved)
+                plan.set(prefix + AVERAGE + name, first, f"new_average_{name}")
         return Update(plan.values, plan.states, plan.names)
 
     def _factors(self, parameters: Mapping[str, Node]) -> dict[str, float]:
@@ -215,12 +230,3 @@ class Optimizer:
             names.setdefault(scale, "gradient_scale")
             gradients = {k: g * scale for k, g in gradients.items()}
         return gradients
-
-
-def _state(id: str, dtype: DType, initial: float) -> State:
-    return State(ops.input(id, dtype, ()), np.asarray(initial, dtype.numpy))
-
-
-def _slot(id: str, parameter: Node) -> State:
-    zeros = np.zeros([bind_dim(d, {}) for d in parameter.shape], parameter.dtype.numpy)
-    return State(ops.input(id, parameter.dtype, parameter.shape), zeros)

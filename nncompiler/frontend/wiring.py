@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import networkx as nx
 import numpy as np
@@ -53,8 +53,7 @@ class Neuron:
     terms: Terms
 
 
-@dataclass(frozen=True)
-class Edge:
+class Edge(NamedTuple):
     """`weight` is NaN where it is to be drawn."""
 
     source: Hashable
@@ -97,7 +96,7 @@ def read_wiring(graph: nx.DiGraph[Any], outputs: Sequence[Hashable] | None, dtyp
     inputs = _inputs(graph)
     wanted = _outputs(graph, outputs)
     _check_attributes(graph, set(inputs))
-    needed = set(wanted).union(*(nx.ancestors(graph, n) for n in wanted)) - set(inputs)
+    needed = _reaching(graph, wanted) - set(inputs)
     neurons, incoming = {}, {}
     depth = dict.fromkeys(inputs, 0)
     leaving: dict[Hashable, int] = {}
@@ -112,6 +111,18 @@ def read_wiring(graph: nx.DiGraph[Any], outputs: Sequence[Hashable] | None, dtyp
         for edge in edges:
             leaving[edge.source] = leaving.get(edge.source, 0) + 1
     return Wiring(tuple(inputs), tuple(wanted), neurons, incoming, depth, leaving)
+
+
+def _reaching(graph: nx.DiGraph[Any], wanted: Iterable[Hashable]) -> set[Hashable]:
+    """The nodes that some of `wanted` depend on, and these."""
+    found = set(wanted)
+    waiting = list(found)
+    while waiting:
+        for node in graph.predecessors(waiting.pop()):
+            if node not in found:
+                found.add(node)
+                waiting.append(node)
+    return found
 
 
 def _neuron(
@@ -141,7 +152,12 @@ def _edge(u: Hashable, v: Hashable, data: dict[str, Any]) -> Edge:
     return Edge(u, v, float(data.get("weight", math.nan)), terms, "" if shared is None else shared)
 
 
+PLAIN = Terms()
+
+
 def _terms(data: dict[str, Any], what: str, node: Hashable) -> Terms:
+    if "trainable" not in data and "regularizer" not in data:
+        return PLAIN
     trainable = data.get("trainable", True)
     if not isinstance(trainable, (bool, np.bool_)):
         raise fail(f"{what}: trainable is True or False, not {trainable!r}", node=node)

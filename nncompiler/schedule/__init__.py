@@ -8,21 +8,22 @@ from ir.loops import Function, Kernel, Vectorize
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.apply import row_loops, scatter_loops
 from nncompiler.schedule.axes import merge_axes
-from nncompiler.schedule.contraction import plan_contraction
+from nncompiler.schedule.contraction import as_product, plan_contraction
 from nncompiler.schedule.heuristics import choose_rows, kernel_lanes
 from nncompiler.schedule.sparse import plan_sparse
+from nncompiler.schedule.split import split_stages
 
 
 def schedule(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
-    """Merge axes, choose directives, and apply them."""
+    """Merge axes, choose directives, apply them, and say what threads may share."""
     if kernel.recipe == "scatter":
         lanes = kernel_lanes(kernel, target)
         kernel = replace(kernel, schedule=(Vectorize("z", lanes),))
         return kernel, scatter_loops(kernel)
     if kernel.sparse is not None:
         return plan_sparse(kernel, target)
-    kernel = merge_axes(kernel)
+    kernel = as_product(merge_axes(kernel))
     if kernel.recipe == "contract":
-        return plan_contraction(kernel, target)
+        return split_stages(*plan_contraction(kernel, target), target)
     kernel = replace(kernel, schedule=choose_rows(kernel, target))
-    return kernel, row_loops(kernel)
+    return split_stages(kernel, row_loops(kernel), target)

@@ -25,6 +25,7 @@ from ir.loops import (
     Kernel,
     Let,
     Reduction,
+    Scatter,
     ScatterAdd,
     Stmt,
     Store,
@@ -63,7 +64,7 @@ class _Rows:
         vectorize = [d for d in kernel.schedule if isinstance(d, Vectorize)]
         self.lanes = vectorize[0].lanes if vectorize else 1
         name = vectorize[0].axis if vectorize else ""
-        self.outer = _last(kernel.axes, name)
+        self.outer = _nearest_last(kernel, _last(kernel.axes, name))
         self.inner = _last(kernel.reduce_axes, name)
         self.vector = next((v for v in (*self.outer, *self.inner) if v.name == name), None)
         self.depths = {r.name: _depth(r.value, kernel.reductions) for r in kernel.reductions}
@@ -233,6 +234,30 @@ def stores(writes: Sequence[Write]) -> list[Stmt]:
     ]
 
 
+def _nearest_last(kernel: Kernel, axes: tuple[Var, ...]) -> tuple[Var, ...]:
+    """Where lanes gather from several rows (a transpose), the loop along those rows is the inner
+    one, so that every line of the cache is used while it is there."""
+    if len(axes) < 2 or kernel.reductions:
+        return axes
+    *others, vector = axes
+    distant = [
+        s.index
+        for s in scalar.walk(w.value for w in kernel.writes)
+        if s.kind == "load" and (s.index.coefficient(vector) or 0) > 1
+    ]
+    along = [v for v in others if any(index.coefficient(v) == 1 for index in distant)]
+    if len(along) != 1:
+        return axes
+    return (*(v for v in others if v not in along), vector, *along)
+
+
+def vector_axis(scatter: Scatter, axes: tuple[Var, ...]) -> Var | None:
+    """The last axis, where its points are neighbours in one row."""
+    if not axes or scatter.index.coefficient(axes[-1]) != 1:
+        return None
+    return None if axes[-1] in scalar.variables(scatter.row) else axes[-1]
+
+
 def scatter_loops(kernel: Kernel) -> Function:
     """Zero the result, then add row after row, in order: the sum does not depend on threads."""
     scatter = kernel.scatter
@@ -244,7 +269,8 @@ def scatter_loops(kernel: Kernel) -> Function:
     add: Stmt = ScatterAdd(
         scatter.buffer, scatter.index, scatter.row, scatter.stride, scatter.value
     )
+    along = vector_axis(scatter, kernel.axes)
     for v in reversed(kernel.axes):
-        add = For(v, "serial", 1, (add,))
+        add = For(v, "vector", lanes, (add,)) if v is along else For(v, "serial", 1, (add,))
     clear = For(cell, "vector", lanes, (zero,))
     return Function(kernel.label, kernel.buffers, (clear, add))

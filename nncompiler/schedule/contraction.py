@@ -58,13 +58,39 @@ def plan_contraction(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
     return kernel, _loops(kernel, m, n, lhs, rhs)
 
 
+def as_product(kernel: Kernel) -> Kernel:
+    """Sums over columns are a contraction with a row of ones, which keeps many columns in registers
+    and reads whole stretches of a row; other kernels stay as they are.
+
+        b[j] = sum_i g[i,j]    ->    b[0,j] = sum_i 1 * g[i,j]
+    """
+    if kernel.recipe != "rows" or len(kernel.reductions) != 1:
+        return kernel
+    (reduction,) = kernel.reductions
+    load = reduction.value
+    is_plain = load.kind == "load" and not load.guards and not load.args
+    if reduction.combine != "sum" or not is_plain or any(w.inner for w in kernel.writes):
+        return kernel
+    axes = (*kernel.axes, *kernel.reduce_axes)
+    if not kernel.reduce_axes or any(load.index.coefficient(v) is None for v in axes):
+        return kernel
+    lanes_fit = any(
+        load.index.coefficient(v) == 1 and isinstance(v.extent, int) for v in kernel.axes
+    )
+    if not lanes_fit:
+        return kernel
+    one = scalar.const(1, load.dtype)
+    product = replace(reduction, value=scalar.apply("mul", [one, load], load.dtype))
+    return replace(kernel, recipe="contract", reductions=(product,))
+
+
 def _roles(kernel: Kernel, target: Target) -> tuple[Var, Var, Scalar, Scalar] | None:
     """(rows axis, columns axis, left load, right load), or None where there are no columns."""
     (reduction,) = kernel.reductions
     if not kernel.reduce_axes:
         return None
     a, b = reduction.value.args
-    if a.kind != "load" or b.kind != "load":
+    if a.kind not in ("load", "const") or b.kind != "load":
         return None
     only_a = [v for v in kernel.axes if _moves(a, v) and not _moves(b, v)]
     only_b = [v for v in kernel.axes if _moves(b, v) and not _moves(a, v)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ir import scalar
 from ir.index import Index, Var
-from ir.loops import Directive, Kernel, Pack, Parallel, TileBy, Unroll, Vectorize
+from ir.loops import Directive, Kernel, Pack, Tile, TileBy, Unroll, Vectorize
 from ir.op import CHEAP, REGISTRY
 from ir.scalar import Scalar
 from ir.types import Dim, Extent, f32, f64
@@ -19,6 +19,7 @@ CHEAP_COST, DEAR_COST, DIVIDE_COST = 1, 14, 3
 HORIZONTAL_COST = 20  # combining the lanes of one vector
 # When a contiguous operand is packed all the same: bytes in all, bytes of a row, times it is read.
 LARGE, LONG, REUSED = 1 << 19, 1 << 11, 256
+SINGLE_ROW = 8  # vectors of a tile with one row
 FULL_UNROLL = 16  # reductions no longer than this are written out
 
 
@@ -50,8 +51,6 @@ def choose_rows(kernel: Kernel, target: Target) -> tuple[Directive, ...]:
     if candidates:
         best = min(reversed(candidates), key=lambda v: row_cost(kernel, v, lanes))
         directives.append(Vectorize(best.name, fitting_lanes(best.extent, lanes)))
-    if kernel.axes:
-        directives.append(Parallel(kernel.axes[0].name, 1))
     return tuple(directives)
 
 
@@ -113,7 +112,6 @@ def choose_contract(
         TileBy(m.name, height),
         Unroll("k", 4),
         *packs,
-        Parallel(n.name, vectors * lanes),
     )
 
 
@@ -142,6 +140,17 @@ def tile_shape(rows: Dim, columns: int, lanes: int, registers: int) -> tuple[int
         # batches are powers of two more often than not: a height that divides them
         height = 2 ** (height.bit_length() - 1)
     return vectors, height
+
+
+def single_row_vectors(tile: Tile) -> int:
+    """How many vectors of columns a tile takes at once where a batch turns out to have one row: as
+    many as fit, but a multiple of those that it takes otherwise, where there are more blocks."""
+    assert isinstance(tile.n.extent, int)
+    needed = -(-tile.n.extent // tile.lanes)
+    contiguous = tile.rhs.index.coefficient(tile.n) == 1  # not packed into blocks
+    if isinstance(tile.m.extent, int) or needed <= tile.vectors or not contiguous:
+        return tile.vectors
+    return needed if needed <= SINGLE_ROW else SINGLE_ROW // tile.vectors * tile.vectors
 
 
 def tile_rows(m: Dim, height: int) -> tuple[int, ...]:

@@ -35,9 +35,19 @@ def _plan_sweep(stmt: Sweep, target: Target) -> tuple[Sweep | PairSums, tuple[Bu
     lanes = target.lanes(dtype)
     slots = _columns(stmt.source.extent) + _columns(stmt.column.extent)
     fits = slots * 2 * lanes * dtype.bytes <= SWEEP_BYTES
-    planned = replace(stmt, lanes=lanes, vectors=2 if fits else 1, state="state")
-    size = slots * lanes * planned.vectors
-    return planned, (Buffer("state", dtype, size, True),)
+    wide = lanes * (2 if fits else 1)
+    nodes = _columns(stmt.column.extent)
+    copies = tuple(
+        f"x{number}" if extra.index.coefficient(stmt.row) else ""
+        for number, extra in enumerate(stmt.extras)
+    )
+    sums = "sums" if stmt.kept >= lanes // 2 else ""
+    planned = replace(
+        stmt, lanes=lanes, vectors=wide // lanes, state="state", copies=copies, sums=sums
+    )
+    sizes = {"state": slots} | {name: nodes for name in copies if name}
+    sizes |= {"sums": stmt.kept} if sums else {}
+    return planned, tuple(Buffer(n, dtype, size * wide, True) for n, size in sizes.items())
 
 
 def _plan_pairs(stmt: PairSums, target: Target) -> tuple[Sweep | PairSums, tuple[Buffer, ...]]:

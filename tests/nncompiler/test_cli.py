@@ -69,6 +69,9 @@ def test_inspect_prints_a_stage(
     settings = ("--loss", "cross_entropy", "--optimizer", "adam")
     assert "%new_hidden.weight" in run(capsys, "inspect", path, "--stage", "gradient", *settings)[1]
     assert "67 parameters" in run(capsys, "inspect", path, "--summary")[1]
+    kernels = run(capsys, "inspect", path, "kernels", *settings)
+    assert kernels[0] == 0
+    assert "kernel k00" in kernels[1]
 
 
 def test_inspect_writes_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

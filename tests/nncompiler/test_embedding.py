@@ -154,3 +154,21 @@ def test_indices_of_the_models_dtype_are_explained() -> None:
     del g.nodes["x"]["dtype"]
     with pytest.raises(nnc.CompileError, match="dtype='int32'"):
         nnc.compile(g)
+
+
+@pytest.mark.parametrize("width", [1, 7, 16, 33, 64])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_of_any_width(width: int, dtype: str) -> None:
+    for op in ("embedding", "embedding_bag"):
+        g = network(op)
+        g.nodes["n"]["embedding_dim"] = width
+        model = nnc.compile(g, loss="mse", optimizer=nnc.SGD(0.1), dtype=dtype)
+        x, t = words(9), np.zeros((9, 2))
+        bound = 1e-5 if dtype == "float32" else 1e-12
+        assert model.compare(x, t).worst < bound
+
+
+def test_lanes_are_neighbours_in_a_row_not_gathered_one_by_one() -> None:
+    g = network("embedding_bag")
+    g.nodes["n"]["embedding_dim"] = 64
+    assert "llvm.masked.gather" not in nnc.compile(g, outputs="n").stages["llvm"]

@@ -237,8 +237,28 @@ def test_reductions_follow_numpy(name: str, axis: Any, keepdims: bool) -> None:
     np.testing.assert_allclose(result, expected, rtol=1e-13)
 
 
+@pytest.mark.parametrize("name", ["var", "std"])
+def test_spread_takes_degrees_of_freedom(name: str) -> None:
+    result = jit(lambda x: getattr(nnc, name)(x, axis=0, ddof=1))(X)
+    np.testing.assert_allclose(result, getattr(np, name)(X, axis=0, ddof=1), rtol=1e-13)
+
+
 @pytest.mark.parametrize("value", [1, None, (1, [2, {"a": 3, "b": ()}], None), {}])
 def test_trees_come_back(value: Any) -> None:
     leaves, tree = flatten(value)
     assert unflatten(tree, leaves) == value
     assert tree.size == len(leaves)
+
+
+def _others(x: Any, *left_out: int) -> float:
+    return float(np.prod(np.delete(x, left_out)))
+
+
+@pytest.mark.parametrize("zeros", [(), (0,), (2,), (0, 2), (0, 1, 3), (0, 1, 2, 3)])
+def test_slope_and_curvature_of_a_product_count_its_zeros(zeros: tuple[int, ...]) -> None:
+    x = np.array([2.0, -3.0, 0.5, 4.0])
+    x[list(zeros)] = 0
+    slope = [_others(x, i) for i in range(4)]
+    curvature = [[_others(x, i, j) if i != j else 0.0 for j in range(4)] for i in range(4)]
+    np.testing.assert_allclose(nnc.grad(nnc.prod)(x), slope, rtol=1e-14)
+    np.testing.assert_allclose(nnc.hessian(nnc.prod)(x), curvature, rtol=1e-14)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.callbacks import Callback
+from runtime.callbacks import Callback, LambdaCallback
 from runtime.monitors import EarlyStopping
 from runtime.progress import progress, verbosity
 from runtime.state import State
@@ -175,6 +175,25 @@ def test_callbacks_see_the_model_and_may_stop():
     for wrong in ([Watch], [3]):
         with pytest.raises(TypeError):
             fit(model, X, T, callbacks=wrong)
+
+
+def test_functions_may_take_every_event():
+    seen = []
+    events = LambdaCallback(
+        lambda epoch, logs: seen.append(("end", epoch, "loss" in logs)),
+        on_epoch_begin=lambda epoch, logs: seen.append(("begin", epoch)),
+        on_train_begin=lambda logs: seen.append("first"),
+        on_train_end=lambda logs: seen.append("last"),
+    )
+    fit(Linear(), X, T, epochs=1, callbacks=[events, LambdaCallback()])
+    assert seen == ["first", ("begin", 0), ("end", 0, True), "last"]
+
+
+def test_batches_may_be_lists():
+    tuples, lists = Linear(), Linear()
+    fit(tuples, [(X[:5], T[:5]), (X[5:], T[5:])])
+    fit(lists, [[X[:5], T[:5]], [X[5:], T[5:]]])
+    np.testing.assert_array_equal(tuples.parameters["w"], lists.parameters["w"])
 
 
 def stopper(values, **arguments):

@@ -1,0 +1,165 @@
+"""Takes the call of a stage with a split, gives the code that deals it out to a team (see team.py).
+
+NAME.chunkN(bufs, syms, i)     chunk i of stage N, whoever runs it
+in the entry                   where there is a team and the symbols are large enough for it:
+                               nnc_run(team, NAME.chunkN, bufs, syms, how many), else one call
+                               of the kernel for the whole
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ir.loops import Split
+from ir.types import Dim
+from nncompiler.codegen.moving import Argument, addresses, numbers, read_clock
+from nncompiler.timeline import Span
+from runtime.artifact import Plan
+from runtime.pool import BUSY
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A stage of a kernel: its function, its arguments (buffers by number or as they move with
+    time, names of symbols)."""
+
+    function: str
+    buffers: tuple[Argument, ...]
+    symbols: tuple[str, ...]
+    kernel: int = 0
+    split: Split | None = None
+
+
+CELL = -1  # instead of a buffer's number: where a check leaves its answer
+
+
+def arguments(say: Say, plan: Plan, call: Call, bounds: list[str], name: str) -> str:
+    """The arguments of a call, from the table's pointers (%b0 ...) and the symbols (%s0 ...)."""
+    buffers = [f"ptr {place}" for place in addresses(say, call.buffers, name)]
+    symbols = [f"i64 %s{plan.symbols.index(s)}" for s in call.symbols]
+    return ", ".join([*buffers, *symbols, *(f"i64 {b}" for b in bounds)])
+
+
+def load_table(say: Say, plan: Plan, buffers: list[int]) -> None:
+    """Names for the pointers and the symbols."""
+    for number in buffers:
+        say(f"%q{number} = getelementptr ptr, ptr %bufs, i64 {number}")
+        say(f"%b{number} = load ptr, ptr %q{number}, align 8")
+    for number in range(len(plan.symbols)):
+        say(f"%r{number} = getelementptr i64, ptr %syms, i64 {number}")
+        say(f"%s{number} = load i64, ptr %r{number}, align 8")
+
+
+def acquire(say: Say) -> None:
+    """%crew is the team, or null where there is none or another call has it."""
+    say("%some = icmp ne ptr %team, null")
+    say("br i1 %some, label %ask, label %begin")
+    say("ask:")
+    say(f"%busy = getelementptr i8, ptr %team, i64 {BUSY}")
+    say("%answer = cmpxchg ptr %busy, i32 0, i32 1 acquire monotonic")
+    say("%won = extractvalue { i32, i1 } %answer, 1")
+    say("%asked = select i1 %won, ptr %team, ptr null")
+    say("br label %begin")
+    say("begin:")
+    say("%crew = phi ptr [ null, %ready ], [ %asked, %ask ]")
+    say("%joined = icmp ne ptr %crew, null")
+
+
+def release(say: Say) -> None:
+    say("br i1 %joined, label %leave, label %left")
+    say("leave:")
+    say(f"%free = getelementptr i8, ptr %crew, i64 {BUSY}")
+    say("store atomic i32 0, ptr %free release, align 4")
+    say("br label %left")
+    say("left:")
+
+
+def whole(say: Say, plan: Plan, call: Call, name: str) -> None:
+    """One call of the kernel for all chunks together."""
+    bounds = []
+    for number, (var, _) in enumerate(call.split.axes if call.split else ()):
+        bounds += ["0", _extent(say, plan, var.extent, f"{name}.e{number}")]
+    given = arguments(say, plan, call, bounds, name)
+    say(f"call void @{call.function}({given})")
+
+
+def dealt(say: Say, plan: Plan, call: Call, number: int, syms: str) -> None:
+    """A stage that the team may help with; chunks get `syms` for their symbols."""
+    split = call.split
+    assert split is not None
+    say(f"br i1 %joined, label %size{number}, label %alone{number}")
+    say(f"size{number}:")
+    total = "1"
+    for axis in range(len(split.axes)):
+        count = _count(say, plan, split, axis, f"%size{number}")
+        say(f"%total{number}.{axis} = mul i64 {total}, {count}")
+        total = f"%total{number}.{axis}"
+    say(f"%fit{number}.0 = icmp ugt i64 {total}, 1")
+    enough = f"%fit{number}.0"
+    for i, (symbol, least) in enumerate(split.least, 1):
+        say(f"%l{number}.{i} = icmp uge i64 %s{plan.symbols.index(symbol)}, {least}")
+        say(f"%fit{number}.{i} = and i1 {enough}, %l{number}.{i}")
+        enough = f"%fit{number}.{i}"
+    say(f"br i1 {enough}, label %deal{number}, label %alone{number}")
+    say(f"deal{number}:")
+    chunk = f"ptr @{chunk_name(plan, number)}"
+    say(f"%ran{number} = call i1 @nnc_run(ptr %crew, {chunk}, ptr %bufs, ptr {syms}, i64 {total})")
+    say(f"br i1 %ran{number}, label %after{number}, label %alone{number}")
+    say(f"alone{number}:")
+    whole(say, plan, call, f"%whole{number}")
+    say(f"br label %after{number}")
+    say(f"after{number}:")
+
+
+def chunk_name(plan: Plan, number: int) -> str:
+    return f"{plan.entry}.chunk{number}"
+
+
+def chunk_body(say: Say, plan: Plan, call: Call, spans: Sequence[Span]) -> None:
+    """One chunk: its number gives the bounds along every axis, the last axis counts fastest."""
+    split = call.split
+    assert split is not None
+    say("entry:")
+    load_table(say, plan, numbers(call.buffers))
+    read_clock(say, len(plan.symbols), spans, call.buffers)
+    left = "%number"
+    places: dict[int, str] = {}
+    for axis in reversed(range(len(split.axes))):
+        places[axis] = left
+        if axis:
+            count = _count(say, plan, split, axis, f"%axis{axis}")
+            say(f"%place{axis} = urem i64 {left}, {count}")
+            say(f"%left{axis} = udiv i64 {left}, {count}")
+            places[axis], left = f"%place{axis}", f"%left{axis}"
+    bounds = []
+    for axis, (var, length) in enumerate(split.axes):
+        end = _extent(say, plan, var.extent, f"%end{axis}")
+        say(f"%from{axis} = mul i64 {places[axis]}, {length}")
+        say(f"%next{axis} = add i64 %from{axis}, {length}")
+        say(f"%short{axis} = icmp ult i64 {end}, %next{axis}")
+        say(f"%to{axis} = select i1 %short{axis}, i64 {end}, i64 %next{axis}")
+        bounds += [f"%from{axis}", f"%to{axis}"]
+    given = arguments(say, plan, call, bounds, "%given")
+    say(f"call void @{call.function}({given})")
+    say("ret void")
+
+
+def _count(say: Say, plan: Plan, split: Split, axis: int, name: str) -> str:
+    """How many chunks there are along an axis."""
+    var, length = split.axes[axis]
+    if isinstance(var.extent, int):
+        return str(-(-var.extent // length))
+    extent = _extent(say, plan, var.extent, f"{name}.x{axis}")
+    say(f"{name}.y{axis} = add i64 {extent}, {length - 1}")
+    say(f"{name}.z{axis} = udiv i64 {name}.y{axis}, {length}")
+    return f"{name}.z{axis}"
+
+
+def _extent(say: Say, plan: Plan, dim: Dim, name: str) -> str:
+    if isinstance(dim, int):
+        return str(dim)
+    say(f"{name} = mul i64 %s{plan.symbols.index(dim.symbol)}, {dim.coefficient}")
+    return name

@@ -1,0 +1,507 @@
+"""Takes a target, gives the native side of a team of threads as LLVM text (see runtime/pool.py).
+
+The caller walks through the kernels. A stage that is worth it is dealt out: the caller writes down
+the job, and in every thread's slot which chunks are best run by it: (one behind the last, first).
+Whoever adds one to a slot and finds a number below its end has that chunk as a ticket; a thread
+empties its own slot first, then the others', so that chunks stay near the cache that knows them.
+A stage is finished when all its chunks are: the job cannot change while somebody holds a ticket. A
+worker that the system does not run delays the chunk that it holds and nothing else, and one that
+holds none is never waited for.
+
+    nnc_run(team, function, bufs, syms, n)   function(bufs, syms, i) for i in 0 .. n - 1; false
+                                             where the caller had better do all by itself
+    nnc_worker(slot)                         takes tickets for ever: spins a while, then sleeps
+
+Workers that sleep are called when the caller has been busy for WAKE_AFTER with stages that they
+could have shared, so a small call now and then does not pay for it. Where the caller had to wait
+long for a chunk (its worker lost the core to somebody else), it runs alone for a while.
+"""
+
+from __future__ import annotations
+
+from nncompiler.codegen.target import Target
+from runtime import pool
+
+# In ticks of `nnc_now`: of the time-stamp counter (.2 to .5 ns), elsewhere nanoseconds.
+SPIN = 150_000  # of a worker that finds nothing to do
+PATIENCE = 60_000  # of the caller, before it sleeps until the last chunk is finished
+WAKE_AFTER = 60_000  # of a burst of calls
+STALL = 150_000  # a wait that lets the caller run alone ...
+PENALTY = 8  # ... for so many times its length
+
+_FUTEX = {"x86_64": 202, "aarch64": 98}  # number of the system call
+_WAIT, _WAKE = 128, 129  # futexes of one process
+
+
+def can_team(target: Target) -> bool:
+    """Whether threads can meet on this system."""
+    return "linux" in target.triple and _architecture(target) in _FUTEX
+
+
+def _architecture(target: Target) -> str:
+    return target.triple.partition("-")[0]
+
+
+def team_text(target: Target) -> str:
+    """The functions and what they declare."""
+    places = {name.lower(): getattr(pool, name) for name in pool.PLACES}
+    limits = dict(spin=SPIN, patience=PATIENCE, wake_after=WAKE_AFTER, stall=STALL, penalty=PENALTY)
+    system = dict(futex=_FUTEX[_architecture(target)], wait=_WAIT, wake=_WAKE)
+    text = _TEXT + (_X86 if target.is_x86 else _OTHER)
+    for key, value in {**places, **limits, **system}.items():
+        text = text.replace(f"<{key}>", str(value))
+    return text
+
+
+_TEXT = """\
+declare i64 @syscall(i64, ...)
+declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_detach(i64)
+declare i32 @pthread_sigmask(i32, ptr, ptr)
+declare i32 @sigfillset(ptr)
+
+define internal void @nnc_futex(ptr %at, i32 %operation, i32 %value) #0 {
+entry:
+  %r = call i64 (i64, ...) @syscall(i64 <futex>, ptr %at, i32 %operation, i32 %value, ptr null)
+  ret void
+}
+
+; The next chunk of a slot, or -1.
+define internal i64 @nnc_ticket(ptr %slot) #0 {
+entry:
+  %word = load atomic i64, ptr %slot monotonic, align 8
+  %next = and i64 %word, 4294967295
+  %end = lshr i64 %word, 32
+  %open = icmp ult i64 %next, %end
+  br i1 %open, label %try, label %none
+try:
+  %old = atomicrmw add ptr %slot, i64 1 acq_rel
+  %number = and i64 %old, 4294967295
+  %limit = lshr i64 %old, 32
+  %got = icmp ult i64 %number, %limit
+  br i1 %got, label %have, label %none
+have:
+  ret i64 %number
+none:
+  ret i64 -1
+}
+
+define internal i1 @nnc_run(ptr %team, ptr %function, ptr %bufs, ptr %syms, i64 %count) #0 {
+entry:
+  %due.at = alloca i64, align 8
+  %mine.at = alloca i32, align 4
+  %start = call i64 @nnc_now()
+  %alone.at = getelementptr i8, ptr %team, i64 <alone>
+  %alone = load i64, ptr %alone.at, align 8
+  %early = icmp ult i64 %start, %alone
+  br i1 %early, label %refuse, label %publish
+refuse:
+  ret i1 false
+publish:
+  %function.at = getelementptr i8, ptr %team, i64 <function>
+  store ptr %function, ptr %function.at, align 8
+  %bufs.at = getelementptr i8, ptr %team, i64 <bufs>
+  store ptr %bufs, ptr %bufs.at, align 8
+  %syms.at = getelementptr i8, ptr %team, i64 <syms>
+  store ptr %syms, ptr %syms.at, align 8
+  %state.at = getelementptr i8, ptr %team, i64 <state>
+  call void @nnc_save(ptr %state.at)
+  %done.at = getelementptr i8, ptr %team, i64 <done>
+  store atomic i32 0, ptr %done.at monotonic, align 4
+  store i64 -1, ptr %due.at, align 8
+  store i32 0, ptr %mine.at, align 4
+  %threads.at = getelementptr i8, ptr %team, i64 <threads>
+  %threads = load i64, ptr %threads.at, align 8
+  %first.slot = getelementptr i8, ptr %team, i64 <slots>
+  br label %share
+share:
+  %t = phi i64 [ %threads, %publish ], [ %below, %given ]
+  %end = phi i64 [ %count, %publish ], [ %begin, %given ]
+  %below = sub i64 %t, 1
+  %part = mul i64 %count, %below
+  %begin = udiv i64 %part, %threads
+  %high = shl i64 %end, 32
+  %word = or i64 %high, %begin
+  %first = icmp eq i64 %below, 0
+  br i1 %first, label %last.share, label %given
+given:
+  %distance = mul i64 %below, <stride>
+  %slot = getelementptr i8, ptr %first.slot, i64 %distance
+  store atomic i64 %word, ptr %slot release, align 8
+  br label %share
+last.share:
+  %before = atomicrmw xchg ptr %first.slot, i64 %word seq_cst
+  %sleepers.at = getelementptr i8, ptr %team, i64 <sleepers>
+  %sleepers = load atomic i32, ptr %sleepers.at seq_cst, align 4
+  %some = icmp ne i32 %sleepers, 0
+  br i1 %some, label %asleep, label %begin.work
+asleep:
+  %last.at = getelementptr i8, ptr %team, i64 <last>
+  %last = load i64, ptr %last.at, align 8
+  store i64 %start, ptr %last.at, align 8
+  %gap = sub i64 %start, %last
+  %rested = icmp ugt i64 %gap, <spin>
+  %burst.at = getelementptr i8, ptr %team, i64 <burst>
+  %old.burst = load i64, ptr %burst.at, align 8
+  %burst = select i1 %rested, i64 %start, i64 %old.burst
+  store i64 %burst, ptr %burst.at, align 8
+  %new.due = add i64 %burst, <wake_after>
+  store i64 %new.due, ptr %due.at, align 8
+  br label %begin.work
+begin.work:
+  br label %slots
+slots:
+  %s = phi i64 [ 0, %begin.work ], [ %s.next, %empty ]
+  %away = mul i64 %s, <stride>
+  %victim = getelementptr i8, ptr %first.slot, i64 %away
+  br label %look
+look:
+  %due = load i64, ptr %due.at, align 8
+  %never = icmp eq i64 %due, -1
+  br i1 %never, label %take, label %time
+time:
+  %clock = call i64 @nnc_now()
+  %late = icmp uge i64 %clock, %due
+  br i1 %late, label %wake, label %take
+wake:
+  store i64 -1, ptr %due.at, align 8
+  call void @nnc_wake(ptr %team, i64 %count)
+  br label %take
+take:
+  %number = call i64 @nnc_ticket(ptr %victim)
+  %none = icmp eq i64 %number, -1
+  br i1 %none, label %empty, label %work
+work:
+  call void %function(ptr %bufs, ptr %syms, i64 %number)
+  %was = load i32, ptr %mine.at, align 4
+  %more = add i32 %was, 1
+  store i32 %more, ptr %mine.at, align 4
+  br label %look
+empty:
+  %s.next = add i64 %s, 1
+  %others = icmp ult i64 %s.next, %threads
+  br i1 %others, label %slots, label %finish
+finish:
+  %mine = load i32, ptr %mine.at, align 4
+  %all = trunc i64 %count to i32
+  %theirs = sub i32 %all, %mine
+  br label %poll
+poll:
+  %turn = phi i32 [ 0, %finish ], [ %next.turn, %pause ]
+  %done = load atomic i32, ptr %done.at acquire, align 4
+  %complete = icmp eq i32 %done, %theirs
+  br i1 %complete, label %good, label %pause
+pause:
+  call void @nnc_pause()
+  %next.turn = add i32 %turn, 1
+  %again = icmp ult i32 %next.turn, 64
+  br i1 %again, label %poll, label %long
+long:
+  call void @nnc_wait(ptr %team, i32 %theirs, i64 %start, i32 %mine)
+  br label %good
+good:
+  ret i1 true
+}
+
+; Waits for the chunks of the others: spins, then sleeps. A long wait is remembered.
+define internal void @nnc_wait(ptr %team, i32 %theirs, i64 %start, i32 %mine) #0 {
+entry:
+  %done.at = getelementptr i8, ptr %team, i64 <done>
+  %waiting.at = getelementptr i8, ptr %team, i64 <waiting>
+  %from = call i64 @nnc_now()
+  br label %spin
+spin:
+  call void @nnc_pause()
+  %seen = load atomic i32, ptr %done.at acquire, align 4
+  %complete = icmp eq i32 %seen, %theirs
+  br i1 %complete, label %good, label %look
+good:
+  ret void
+look:
+  %clock = call i64 @nnc_now()
+  %passed = sub i64 %clock, %from
+  %patient = icmp ult i64 %passed, <patience>
+  br i1 %patient, label %spin, label %lie
+lie:
+  store atomic i32 1, ptr %waiting.at seq_cst, align 4
+  br label %check
+check:
+  %now.done = load atomic i32, ptr %done.at seq_cst, align 4
+  %all = icmp eq i32 %now.done, %theirs
+  br i1 %all, label %awake, label %sleep
+sleep:
+  call void @nnc_futex(ptr %done.at, i32 <wait>, i32 %now.done)
+  br label %check
+awake:
+  store atomic i32 0, ptr %waiting.at seq_cst, align 4
+  %end = call i64 @nnc_now()
+  %waited = sub i64 %end, %from
+  %worked = sub i64 %from, %start
+  %chunks = add i32 %mine, 1
+  %wide = zext i32 %chunks to i64
+  %per = udiv i64 %worked, %wide
+  %twice = mul i64 %per, 3
+  %allowed = add i64 %twice, <stall>
+  %stalled = icmp ugt i64 %waited, %allowed
+  br i1 %stalled, label %remember, label %over
+remember:
+  %penalty = mul i64 %waited, <penalty>
+  %until = add i64 %end, %penalty
+  %alone.at = getelementptr i8, ptr %team, i64 <alone>
+  store i64 %until, ptr %alone.at, align 8
+  br label %over
+over:
+  ret void
+}
+
+; Calls sleeping workers to a job of so many chunks; starts those that never ran.
+define internal void @nnc_wake(ptr %team, i64 %count) #0 {
+entry:
+  %missing.at = getelementptr i8, ptr %team, i64 <missing>
+  %missing = load i32, ptr %missing.at, align 4
+  %new = icmp ne i32 %missing, 0
+  br i1 %new, label %start, label %call
+start:
+  store i32 0, ptr %missing.at, align 4
+  call void @nnc_start(ptr %team, i32 %missing)
+  br label %call
+call:
+  %sequence.at = getelementptr i8, ptr %team, i64 <sequence>
+  %old = atomicrmw add ptr %sequence.at, i32 1 seq_cst
+  %others = sub i64 %count, 1
+  %few = icmp ult i64 %others, 1000000
+  %limited = select i1 %few, i64 %others, i64 1000000
+  %wanted = trunc i64 %limited to i32
+  call void @nnc_futex(ptr %sequence.at, i32 <wake>, i32 %wanted)
+  ret void
+}
+
+; Starts workers; signals are for the other threads of the process.
+define internal void @nnc_start(ptr %team, i32 %missing) #0 {
+entry:
+  %all = alloca [128 x i8], align 16
+  %kept = alloca [128 x i8], align 16
+  %id.at = alloca i64, align 8
+  %f = call i32 @sigfillset(ptr %all)
+  %m = call i32 @pthread_sigmask(i32 2, ptr %all, ptr %kept)
+  %worker.at = getelementptr i8, ptr %team, i64 <worker>
+  %worker = load ptr, ptr %worker.at, align 8
+  %first.slot = getelementptr i8, ptr %team, i64 <slots>
+  %sleepers.at = getelementptr i8, ptr %team, i64 <sleepers>
+  br label %loop
+loop:
+  %i = phi i32 [ 1, %entry ], [ %next, %on ]
+  %wide = zext i32 %i to i64
+  %distance = mul i64 %wide, <stride>
+  %slot = getelementptr i8, ptr %first.slot, i64 %distance
+  %failed = call i32 @pthread_create(ptr %id.at, ptr null, ptr %worker, ptr %slot)
+  %none = icmp ne i32 %failed, 0
+  br i1 %none, label %lost, label %detach
+lost:
+  %one = atomicrmw sub ptr %sleepers.at, i32 1 seq_cst
+  br label %on
+detach:
+  %id = load i64, ptr %id.at, align 8
+  %d = call i32 @pthread_detach(i64 %id)
+  br label %on
+on:
+  %next = add i32 %i, 1
+  %more = icmp ule i32 %next, %missing
+  br i1 %more, label %loop, label %end
+end:
+  %r = call i32 @pthread_sigmask(i32 2, ptr %kept, ptr null)
+  ret void
+}
+
+; Runs a chunk in the state of the caller; %own is the state of this thread.
+define internal void @nnc_chunk(ptr %team, ptr %own, i64 %number) #0 {
+entry:
+  %state.at = getelementptr i8, ptr %team, i64 <state>
+  %mine = load i32, ptr %own, align 4
+  %state = load i32, ptr %state.at, align 4
+  %other = icmp ne i32 %mine, %state
+  br i1 %other, label %change, label %work
+change:
+  store i32 %state, ptr %own, align 4
+  call void @nnc_load(ptr %own)
+  br label %work
+work:
+  %function.at = getelementptr i8, ptr %team, i64 <function>
+  %bufs.at = getelementptr i8, ptr %team, i64 <bufs>
+  %syms.at = getelementptr i8, ptr %team, i64 <syms>
+  %function = load ptr, ptr %function.at, align 8
+  %bufs = load ptr, ptr %bufs.at, align 8
+  %syms = load ptr, ptr %syms.at, align 8
+  call void %function(ptr %bufs, ptr %syms, i64 %number)
+  ret void
+}
+
+; Tells the caller that chunks are finished. After the last one the job is over.
+define internal void @nnc_report(ptr %team, i32 %chunks) #0 {
+entry:
+  %done.at = getelementptr i8, ptr %team, i64 <done>
+  %waiting.at = getelementptr i8, ptr %team, i64 <waiting>
+  %before = atomicrmw add ptr %done.at, i32 %chunks seq_cst
+  %waiting = load atomic i32, ptr %waiting.at seq_cst, align 4
+  %waited = icmp ne i32 %waiting, 0
+  br i1 %waited, label %tell, label %end
+tell:
+  call void @nnc_futex(ptr %done.at, i32 <wake>, i32 1)
+  br label %end
+end:
+  ret void
+}
+
+; A worker counts as asleep until it runs.
+define linkonce_odr ptr @nnc_worker(ptr %slot) #0 {
+entry:
+  %own = alloca i32, align 4
+  call void @nnc_save(ptr %own)
+  %team.at = getelementptr i8, ptr %slot, i64 8
+  %team = load ptr, ptr %team.at, align 8
+  %index.at = getelementptr i8, ptr %slot, i64 16
+  %index = load i64, ptr %index.at, align 8
+  %threads.at = getelementptr i8, ptr %team, i64 <threads>
+  %threads = load i64, ptr %threads.at, align 8
+  %first.slot = getelementptr i8, ptr %team, i64 <slots>
+  %sleepers.at = getelementptr i8, ptr %team, i64 <sleepers>
+  %sequence.at = getelementptr i8, ptr %team, i64 <sequence>
+  br label %awake
+awake:
+  %one.less = atomicrmw sub ptr %sleepers.at, i32 1 seq_cst
+  br label %idle
+idle:
+  %from = call i64 @nnc_now()
+  br label %look
+look:
+  %turn = phi i32 [ 0, %idle ], [ %next.turn, %pause ], [ 0, %clock ]
+  %word = load atomic i64, ptr %slot monotonic, align 8
+  %next = and i64 %word, 4294967295
+  %end = lshr i64 %word, 32
+  %open = icmp ult i64 %next, %end
+  br i1 %open, label %take, label %pause
+pause:
+  call void @nnc_pause()
+  %next.turn = add i32 %turn, 1
+  %again = icmp ult i32 %next.turn, 32
+  br i1 %again, label %look, label %clock
+clock:
+  %now = call i64 @nnc_now()
+  %passed = sub i64 %now, %from
+  %patient = icmp ult i64 %passed, <spin>
+  br i1 %patient, label %look, label %lie
+lie:
+  %one.more = atomicrmw add ptr %sleepers.at, i32 1 seq_cst
+  %sequence = load atomic i32, ptr %sequence.at seq_cst, align 4
+  %word.now = load atomic i64, ptr %slot seq_cst, align 8
+  %next.now = and i64 %word.now, 4294967295
+  %end.now = lshr i64 %word.now, 32
+  %open.now = icmp ult i64 %next.now, %end.now
+  br i1 %open.now, label %awake, label %sleep
+sleep:
+  call void @nnc_futex(ptr %sequence.at, i32 <wait>, i32 %sequence)
+  br label %awake
+take:
+  %mine = phi i32 [ 0, %look ], [ %more, %work ]
+  %number = call i64 @nnc_ticket(ptr %slot)
+  %none = icmp eq i64 %number, -1
+  br i1 %none, label %emptied, label %work
+work:
+  call void @nnc_chunk(ptr %team, ptr %own, i64 %number)
+  %more = add i32 %mine, 1
+  br label %take
+emptied:
+  %any = icmp ne i32 %mine, 0
+  br i1 %any, label %report, label %help
+report:
+  call void @nnc_report(ptr %team, i32 %mine)
+  br label %help
+help:
+  %victim.index = phi i64 [ %index, %emptied ], [ %index, %report ], [ %around, %empty ]
+  %above = add i64 %victim.index, 1
+  %last = icmp eq i64 %above, %threads
+  %around = select i1 %last, i64 0, i64 %above
+  %self = icmp eq i64 %around, %index
+  br i1 %self, label %idle, label %victim
+victim:
+  %distance = mul i64 %around, <stride>
+  %other.slot = getelementptr i8, ptr %first.slot, i64 %distance
+  br label %steal
+steal:
+  %stolen = call i64 @nnc_ticket(ptr %other.slot)
+  %nothing = icmp eq i64 %stolen, -1
+  br i1 %nothing, label %empty, label %extra
+extra:
+  call void @nnc_chunk(ptr %team, ptr %own, i64 %stolen)
+  call void @nnc_report(ptr %team, i32 1)
+  br label %steal
+empty:
+  br label %help
+}
+"""
+
+# The clock, a pause in a spin, and the floating-point state (without the flags of what happened).
+_X86 = """\
+declare void @llvm.x86.sse2.pause()
+
+define internal i64 @nnc_now() #0 {
+entry:
+  %t = call i64 @llvm.readcyclecounter()
+  ret i64 %t
+}
+
+define internal void @nnc_pause() #0 {
+entry:
+  call void @llvm.x86.sse2.pause()
+  ret void
+}
+
+define internal void @nnc_save(ptr %at) #0 {
+entry:
+  call void @llvm.x86.sse.stmxcsr(ptr %at)
+  %state = load i32, ptr %at, align 4
+  %clean = and i32 %state, -64
+  store i32 %clean, ptr %at, align 4
+  ret void
+}
+
+define internal void @nnc_load(ptr %at) #0 {
+entry:
+  call void @llvm.x86.sse.ldmxcsr(ptr %at)
+  ret void
+}
+"""
+
+_OTHER = """\
+declare void @llvm.aarch64.hint(i32)
+declare i32 @clock_gettime(i32, ptr)
+
+define internal i64 @nnc_now() #0 {
+entry:
+  %pair = alloca [2 x i64], align 8
+  %r = call i32 @clock_gettime(i32 1, ptr %pair)
+  %s = load i64, ptr %pair, align 8
+  %n.at = getelementptr i8, ptr %pair, i64 8
+  %n = load i64, ptr %n.at, align 8
+  %m = mul i64 %s, 1000000000
+  %t = add i64 %m, %n
+  ret i64 %t
+}
+
+define internal void @nnc_pause() #0 {
+entry:
+  call void @llvm.aarch64.hint(i32 1)
+  ret void
+}
+
+define internal void @nnc_save(ptr %at) #0 {
+entry:
+  store i32 0, ptr %at, align 4
+  ret void
+}
+
+define internal void @nnc_load(ptr %at) #0 {
+entry:
+  ret void
+}
+"""
