@@ -11,14 +11,17 @@ from ir.graph import Graph, Node
 from ir.interpret import run_graph
 from ir.interpret_loops import run_function, run_kernel
 from ir.loops import Kernel
+from ir.op import Lowering
 from ir.types import bind_dim
 from nncompiler.codegen.llvm import host
 from nncompiler.compilation import compile_graph
 from nncompiler.fuse import Fusion, fuse, has_buffer
 from nncompiler.lower import Names, lower, needs_memory
+from nncompiler.memory import Storage, place
 from nncompiler.options import Options
 from nncompiler.schedule import schedule
 from nncompiler.simplify import simplify
+from nncompiler.timeline import Slice, Swap
 from runtime.session import Session
 
 Array = np.ndarray[Any, Any]
@@ -30,6 +33,8 @@ def stages(graph: Graph) -> dict[str, Run]:
     """What runs the graph at each stage, by the stage's name; everything is compiled once."""
     simple = simplify(graph)
     fusion = fuse(simple)
+    if any(n.op.lowering is Lowering.SCAN for n in simple.nodes):
+        return placed_stages(graph, simple, place(fusion))
     names = buffer_names(fusion)
     kernels = lower(fusion, names, lambda group: f"k{group.number}")
     session = Session(compile_graph(graph, options=Options(threads=1, cache=False)))
@@ -46,6 +51,72 @@ def stages(graph: Graph) -> dict[str, Run]:
         "loops": run_by(lambda kernel, *rest: run_function(functions[kernel], *rest)),
         "compiled": lambda arrays: session(arrays),
     }
+
+
+def placed_stages(graph: Graph, simple: Graph, storage: Storage) -> dict[str, Run]:
+    """The same for graphs with loops over time, whose kernels know their buffers."""
+    session = Session(compile_graph(graph, options=Options(threads=1, cache=False)))
+    functions = {kernel: schedule(kernel, host())[1] for kernel in storage.kernels}
+    return {
+        "graph": lambda arrays: run_graph(graph, arrays),
+        "simplified": lambda arrays: run_graph(simple, arrays),
+        "kernels": lambda arrays: run_storage(simple, storage, run_kernel, arrays),
+        "loops": lambda arrays: run_storage(
+            simple, storage, lambda kernel, *rest: run_function(functions[kernel], *rest), arrays
+        ),
+        "compiled": lambda arrays: session(arrays),
+    }
+
+
+def run_storage(
+    graph: Graph, storage: Storage, runner: Callable[..., None], arrays: Arrays
+) -> dict[str, Array]:
+    """Run placed kernels, loops over time and all, on buffers full of NaN.
+
+    What a kernel sees of a sequence begins at its time, so buffers have room behind their end.
+    """
+    symbols = bind_symbols(graph, arrays)
+    line = storage.timeline
+    memory = {}
+    for name, node in storage.nodes.items():
+        values = _memory(node, arrays, symbols)
+        memory[name] = np.concatenate([values, np.zeros(values.size, values.dtype)])
+    steps = dict.fromkeys(range(len(line.spans)), 0)
+
+    def find(name: str) -> Array:
+        view = line.views.get(name)
+        if isinstance(view, Slice):
+            span = line.spans[view.span]
+            t = span.length - 1 - steps[view.span] if span.reverse else steps[view.span]
+            return find(view.buffer)[t * view.step :]
+        if isinstance(view, Swap):
+            even = (line.spans[view.span].length - steps[view.span]) % 2 == 0
+            return memory[view.last if even != view.new else view.other]
+        return memory[name]
+
+    def run(first: int, last: int, inside: frozenset[int]) -> None:
+        at = first
+        while at < last:
+            starts = [
+                n for n, s in enumerate(line.spans) if s.first == at < s.last and n not in inside
+            ]
+            if starts:
+                number = starts[0]
+                for steps[number] in range(line.spans[number].length):
+                    run(at, line.spans[number].last, inside | {number})
+                at = line.spans[number].last
+                continue
+            kernel = storage.kernels[at]
+            runner(kernel, {b.name: find(b.name) for b in kernel.buffers}, symbols)
+            at += 1
+
+    run(0, len(storage.kernels), frozenset())
+    found = {}
+    for name, buffer in storage.outputs.items():
+        node = graph.outputs[name]
+        shape = tuple(bind_dim(d, symbols) for d in node.shape)
+        found[name] = memory[buffer][: bind_dim(node.type.size, symbols)].reshape(shape)
+    return found
 
 
 def buffer_names(fusion: Fusion) -> Names:
@@ -76,7 +147,7 @@ def run_kernels(
 
 
 def _memory(node: Node, arrays: Arrays, symbols: Mapping[str, int]) -> Array:
-    if node.op.name == "input":
+    if node.op.name == "input" and node.attrs["id"] in arrays:  # no leaf of a step
         return np.ravel(np.asarray(arrays[node.attrs["id"]], node.dtype.numpy))
     if node.op.name == "constant":
         return np.array(node.attrs["value"].array).ravel()

@@ -29,7 +29,7 @@ def env(threads: int, variant: str) -> dict[str, str]:
 
 
 def variants(wl: Any) -> list[str]:
-    if wl.family in IMAGES and wl.kind == "train":
+    if wl.family in (*IMAGES, "rnn") and wl.kind == "train":
         return ["call", "bound"]
     if wl.family == "mlp" and wl.kind == "train":
         native = wl.cfg.get("loop") or wl.cfg.get("epoch")
@@ -61,6 +61,8 @@ def build(wl: Any, data: Any, variant: str, threads: int) -> Session:
         return build_elementwise(data)
     if wl.family in IMAGES:
         return build_images(wl, data, variant, options)
+    if wl.family == "rnn":
+        return build_recurrent(wl, data, variant, options)
     return build_mlp(wl, data, variant, options)
 
 
@@ -160,6 +162,28 @@ def autoencoder_layers() -> dict[str, dict[str, Any]]:
         "d0": {**up, "filters": 16, "activation": "relu"},
         "d1": {**up, "filters": 1, "activation": "sigmoid"},
     }
+
+
+# ------------------------------------------------------------------ recurrent networks
+
+
+def build_recurrent(wl: Any, data: Any, variant: str, options: Any) -> Session:
+    """The harness has (time, batch, features), we (batch, time, features)."""
+    cfg = wl.cfg
+    g = nx.DiGraph()
+    g.add_node("x", op="input", shape=("batch", cfg["T"], cfg["inp"]))
+    g.add_node("cell", op=cfg["cell"], units=cfg["hidden"])
+    g.add_node("head", op="dense", units=cfg["classes"])
+    nx.add_path(g, ["x", "cell", "head"])
+    model = nnc.compile(g, loss="cross_entropy", optimizer=optimizer(wl), options=options)
+    names = {"weight_input": "w_ih", "weight_hidden": "w_hh", "bias": "b_ih", "bias_hidden": "b_hh"}
+    for ours, theirs in names.items():
+        model.parameters[f"cell.{ours}"][...] = data.params[theirs]
+    model.parameters["head.weight"][...] = data.params["w0"]
+    model.parameters["head.bias"][...] = data.params["b0"]
+    batches = [(np.ascontiguousarray(np.swapaxes(x, 0, 1)), t) for x, t in data.batches]
+    turned = type(data)(data.params, batches, data.extra)
+    return Session(train_step(wl, turned, variant, model), loss=float)
 
 
 # ------------------------------------------------------------------ the other families
