@@ -37,7 +37,7 @@ def _sweep(stmt: Sweep, arrays: Mapping[str, Array], symbols: Mapping[str, int])
     if stmt.x is not None:
         values.append(read(stmt.x, stmt.row, stmt.source))
     values += [read(e, stmt.row, stmt.column) for e in stmt.extras]
-    runs, rows, edges = (arrays[name] for name in stmt.tables)
+    runs, rows, edges, kept = (arrays[name] for name in stmt.tables)
     sources = stmt.source.extent if stmt.x is not None else 0
     return REGISTRY["sweep"].evaluate(
         *values,
@@ -46,7 +46,7 @@ def _sweep(stmt: Sweep, arrays: Mapping[str, Array], symbols: Mapping[str, int])
         edges=Literal.of(edges.reshape(-1, 2), i32),
         formulas=stmt.formulas,
         sources=sources,
-        kept=stmt.kept,
+        kept=Literal.of(kept, i32),
     )
 
 

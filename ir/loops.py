@@ -2,7 +2,7 @@
 
 kernel  = Kernel(label, recipe, parallel axes, reduce axes, phases)
 phase   = Reduction(name, combine, value) over the reduce axes | Write(buffer, index, value)
-stmt    = For(var, extent, step, kind, body)      kind: serial | parallel | vector | unroll
+stmt    = For(var, extent, step, kind, body)      kind: serial | ordered | vector ...
         | Let(name, value)                        an immutable value
         | Init(name, value)                       a mutable accumulator
         | Accumulate(name, combine, value)        name = combine(name, value)
@@ -64,13 +64,17 @@ class Write:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Scatter:
-    """buffer[index + row * stride] += value at every point; the buffer starts as zeros."""
+    """buffer[index + row * stride] += value at every point.
+
+    The buffer starts as what `base` holds (which may be itself), or as zeros where there is none.
+    """
 
     buffer: str
     index: Index
     row: Scalar
     stride: int
     value: Scalar
+    base: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +149,8 @@ class Parallel:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Copy an operand ("lhs" or "rhs") so that the micro-kernel reads it in order."""
+    """Copy an operand ("lhs" or "rhs") so that the micro-kernel reads it in order; or let it write
+    a block of the "result" in its own order, which is then turned and finished."""
 
     operand: str
 
@@ -153,14 +158,35 @@ class Pack:
         return f"Pack({self.operand})"
 
 
-Directive = Vectorize | TileBy | Unroll | Parallel | Pack
+@dataclass(frozen=True, slots=True)
+class Outermost:
+    """Run the loop over the tiles of `axis` outside of all others: a block is read many times."""
+
+    axis: str
+
+    def __str__(self) -> str:
+        return f"Outermost({self.axis})"
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """Sum one slice of `axis` after the other, with partial sums of the whole result in memory."""
+
+    axis: str
+
+    def __str__(self) -> str:
+        return f"Partial({self.axis})"
+
+
+Directive = Vectorize | TileBy | Unroll | Parallel | Pack | Outermost | Partial
 
 # --------------------------------------------------------------------------- loop statements
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class For:
-    """for var in range(0, extent, step); kind vector: `step` values of var at once."""
+    """for var in range(0, extent, step); kind vector: `step` values of var at once; ordered: every
+    pass needs the one before it."""
 
     var: Var
     kind: str
@@ -250,11 +276,12 @@ class Sweep:
             state[m] = x                                            for every source column m
             for every node n in the order of the table `rows`:
                 z = sum of weights[number] * state[slot]            over its edges
-                outputs[i * kept + place] = z                       where it has a place
+                state[sources + nodes + place] = z                  where it has a place
                 state[sources + n] = formula(z, extras)
+            outputs[i * kept + k] = state[slot]                     for every k of the table `kept`
 
     `state` is a workspace with the rows of one step side by side for every slot; `copies` are such
-    workspaces for the extras, and `sums` for the result ("" where memory is used as it lies).
+    workspaces for the extras ("" where memory is used as it lies).
     """
 
     row: Var
@@ -264,16 +291,16 @@ class Sweep:
     x: Scalar | None
     extras: tuple[Scalar, ...]
     weights: Scalar
-    tables: tuple[str, str, str]  # buffers of runs, rows, edges
+    tables: tuple[str, ...]  # buffers of runs, rows, edges, kept
     runs: int
     formulas: tuple[str, ...]
     outputs: tuple[str, ...]
     kept: int
+    sums: int  # how many sums are kept
     lanes: int = 1
     vectors: int = 1
     state: str = ""
     copies: tuple[str, ...] = ()
-    sums: str = ""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

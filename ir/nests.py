@@ -10,13 +10,14 @@ from ir.loops import (
     Init,
     Kernel,
     Let,
+    Scatter,
     ScatterAdd,
     Stmt,
     Store,
     Tile,
     Transpose,
 )
-from ir.scalar import Scalar, apply, const, ref
+from ir.scalar import Scalar, apply, const, load, ref
 from ir.types import DType
 
 
@@ -39,13 +40,20 @@ def plain_loops(kernel: Kernel) -> Function:
     if (s := kernel.scatter) is not None:
         size = next(b.size for b in kernel.buffers if b.name == s.buffer)
         element = Var("element", size)
-        zero = Store(s.buffer, Index.of(element), const(0, s.value.dtype))
-        before = _nest((element,), "parallel", [zero])
+        if s.base != s.buffer:
+            start = Store(s.buffer, Index.of(element), start_of(s, element))
+            before = _nest((element,), "parallel", [start])
         body.append(ScatterAdd(s.buffer, s.index, s.row, s.stride, s.value))
     if kernel.sparse is not None:
         return Function(kernel.label, kernel.buffers, (kernel.sparse,))
     loops = (*before, *_nest(kernel.axes, "parallel", body))
     return Function(kernel.label, kernel.buffers, loops)
+
+
+def start_of(scatter: Scatter, element: Var) -> Scalar:
+    """What the result of a scatter holds before anything is added."""
+    dtype = scatter.value.dtype
+    return load(scatter.base, Index.of(element), dtype) if scatter.base else const(0, dtype)
 
 
 def _named(prefix: str, number: int, value: Scalar) -> Scalar:

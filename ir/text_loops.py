@@ -48,6 +48,8 @@ def print_kernel(kernel: Kernel) -> str:
     for r in kernel.reductions:
         lines.append(f"  {r.name} = {r.combine} over {over or 'nothing'} of {render(r.value)}")
     if (s := kernel.scatter) is not None:
+        if s.base != s.buffer:
+            lines.append(f"  {s.buffer} = {s.base or 0}")
         lines.append(f"  {_scatter(s.buffer, s.index, s.row, s.stride, s.value)}")
     if kernel.sparse is not None:
         lines += _sparse(kernel.sparse, "  ")
@@ -155,17 +157,18 @@ def _sparse(stmt: Sweep | PairSums, indent: str) -> Iterator[str]:
         yield f"{indent}  {names}[{stmt.pair}] = sum over {_ranges((stmt.row,))} of {product};"
         yield f"{indent}}}"
         return
-    runs, rows, edges = stmt.tables
+    runs, rows, edges, kept = stmt.tables
     step = stmt.lanes * stmt.vectors
     yield f"{indent}sweep for ({_ranges((stmt.row, stmt.column))}) {{  // {step} rows at once"
     if stmt.x is not None:
         yield f"{indent}  state[{stmt.source}] = {render(stmt.x)};  // {stmt.source.extent} sources"
     yield f"{indent}  nodes in the order of {rows}, formulas of {runs}, edges of {edges}:"
-    yield f"{indent}    z = sum of {render(stmt.weights)} * state[slot];  // into {names}"
+    yield f"{indent}    z = sum of {render(stmt.weights)} * state[slot];"
     given = ", ".join(f"x{n} = {render(e)}" for n, e in enumerate(stmt.extras))
     for number, text in enumerate(stmt.formulas):
         where = f" where {given}" if "x" in text else ""
         yield f"{indent}    formula {number}: {text or 'z'}{where}"
+    yield f"{indent}  {names} = the states and sums of {kept};"
     yield f"{indent}}}"
 
 

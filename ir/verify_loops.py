@@ -35,7 +35,7 @@ from ir.scalar import Scalar, walk
 from ir.types import Dim, DType, Extent, TensorType
 
 RECIPES = ("rows", "contract", "scatter", "sparse")
-KINDS = ("serial", "parallel", "vector", "unroll", "unroll vector")
+KINDS = ("serial", "ordered", "parallel", "vector", "unroll", "unroll vector")
 COMBINES = ("sum", "prod", "max", "min")
 
 
@@ -59,6 +59,8 @@ def verify_kernel(kernel: Kernel) -> None:
         check.expression(s.row, every, names)
         check.expression(s.value, every, names)
         check.scatter(s.buffer, s.index, s.stride, s.value.dtype, every)
+        if s.base:
+            check.access(s.base, Index(), s.value.dtype, bounded=False)
     check.require(
         (kernel.scatter is not None) == (kernel.recipe == "scatter"),
         "the recipe 'scatter' and a scatter phase belong together",

@@ -284,7 +284,7 @@ def _own_group(node: Node, number: int) -> Group:
         case Lowering.CONTRACT:
             return Group(number, "contract", node.shape)
         case Lowering.SCATTER:
-            return Group(number, "scatter", node.inputs[0].shape)
+            return Group(number, "scatter", node.inputs[-2].shape)
         case Lowering.SPARSE:
             return Group(number, "sparse", node.shape)
         case Lowering.SCAN:
@@ -353,7 +353,9 @@ def _reads(node: Node, group: Group, inline: frozenset[Node]) -> list[Read]:
             for operand, spec in zip(node.inputs, split_spec(node.attrs["spec"]), strict=False):
                 element(operand, point(letters[c] for c in spec), resolve)
         case Lowering.SCATTER:
-            updates, rows = node.inputs
+            *base, updates, rows = node.inputs
+            for start in base:
+                element(start, point(axis_variables(start.shape)), resolve)
             element(updates, point(group.variables), resolve)
             element(rows, point(group.variables[: rows.ndim]), resolve)
         case Lowering.SPARSE | Lowering.SCAN:
@@ -386,6 +388,8 @@ def _forced(graph: Graph) -> frozenset[Node]:
                     forced.add(contract_base(i))
             case Lowering.GATHER:
                 forced.add(node.inputs[0])
+            case Lowering.SCATTER:
+                forced.update(node.inputs[:-2])
             case Lowering.SCAN:
                 forced.update(node.inputs)
             case Lowering.ITEM:

@@ -61,7 +61,7 @@ class _Lowering:
         group = self.group
         if group.kind == "sparse":
             return self._sparse_kernel(label)
-        if group.kind == "scan":  # stands for the loop, which nncompiler/recurrence.py writes
+        if group.kind == "scan":  # stands for the loop, which nncompiler/memory.py places
             return Kernel(label, "scan", (), (), (), (), ())
         reduce_axes = tuple(group.variables[a] for a in group.reduced)
         scatter = None
@@ -146,7 +146,7 @@ class _Lowering:
         return tuple(letters[c] for c in dict.fromkeys(left + right) if c not in out)
 
     def _scatter(self, node: Node) -> Scatter:
-        updates, rows = node.inputs
+        *bases, updates, rows = node.inputs
         variables = self.group.variables
         value = element(updates, point(variables), self.resolve)
         row = element(rows, point(variables[: rows.ndim]), self.resolve)
@@ -154,7 +154,11 @@ class _Lowering:
         self.nodes[target] = node
         inner = (0,) * rows.ndim + updates.type.strides[rows.ndim :]
         offset = flatten(point(variables), inner)
-        return Scatter(target, offset, row, node.type.strides[0], value)
+        base = ""
+        for start in bases:
+            base = self.names.read[start]
+            self.nodes.setdefault(base, start)
+        return Scatter(target, offset, row, node.type.strides[0], value, base)
 
     def _sparse_kernel(self, label: str) -> Kernel:
         (node,) = self.group.nodes
@@ -207,7 +211,7 @@ class _Lowering:
         used = dict.fromkeys(s.name for s in scalar.walk(values) if s.kind == "load")
         used.update(dict.fromkeys(w.buffer for w in writes))
         if scatter:
-            used[scatter.buffer] = None
+            used.update(dict.fromkeys(b for b in (scatter.base, scatter.buffer) if b))
         return tuple(self.names.buffer(n, self.nodes[n], written=n in written) for n in used)
 
 

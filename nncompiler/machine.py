@@ -152,7 +152,10 @@ class Machine:
 
     def _replace_optimizer(self, **changes: Any) -> None:
         """Another schedule is another graph: what contains the update is compiled again."""
+        before = self.blueprint.objective.states
         self.blueprint = self.blueprint.with_optimizer(**changes)
+        for key in before.keys() - self.blueprint.objective.states.keys():
+            self.state.drop(key)
         for key, value in self.blueprint.objective.states.items():
             if key not in self.state:
                 self.state.add(key, value)

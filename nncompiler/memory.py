@@ -185,6 +185,7 @@ class _Placer:
         """Updates that would destroy a value which is still to be read."""
         found: set[str] = set()
         writers = {w.buffer: at for at, kernel in enumerate(kernels) for w in kernel.writes}
+        writers |= {k.scatter.buffer: at for at, k in enumerate(kernels) if k.scatter}
         last_reader: dict[Node, int] = {}
         for at, group in enumerate(self.order):
             last_reader.update(dict.fromkeys(self._sources(group), at))
@@ -234,6 +235,7 @@ class _Placer:
         outputs: dict[str, Node] = {}
         targets: dict[str, str] = {}
         after: list[tuple[str, str, Node]] = []
+        dense: list[tuple[str, str, Node]] = []
         for place, (operand, leaf) in enumerate(zip(scan.inputs, body.inputs, strict=True)):
             source = self._read_name(operand)
             if place < carries:
@@ -248,6 +250,9 @@ class _Placer:
             elif place < carries + scan.attrs["sequences"]:
                 given[leaf] = f"{prefix}at{place}"
                 self.timeline.slice(given[leaf], source, leaf.type, span, length)
+                if _is_base(leaf, body.graph):
+                    dense.append((given[leaf], f"{prefix}base{place}", leaf))
+                    given[leaf] = f"{prefix}base{place}"
             else:
                 given[leaf] = source
         for index, node in results.items():
@@ -259,6 +264,7 @@ class _Placer:
         first = len(self.timeline.kernels)
         graph = Graph(label, body.inputs, outputs)
         inner = _Placer(fuse(graph), self.timeline, prefix=prefix, given=given, targets=targets)
+        inner.early += dense
         inner.run(inner.kernels())
         self.nodes = {**inner.nodes, **self.nodes}
         self.timeline.close(span, first)
@@ -282,6 +288,12 @@ class _Placer:
         even = self.timeline.spans[span].length % 2 == 0
         self._copy(source, last if even else other, leaf)
         return [last, *(g for g in goals if g != last)]
+
+
+def _is_base(leaf: Node, graph: Graph) -> bool:
+    """Is the value what a scatter adds to, which has to lie in one piece?"""
+    scatters = (n for n in graph.users[leaf] if n.op.lowering is Lowering.SCATTER)
+    return any(leaf in n.inputs[:-2] for n in scatters)
 
 
 def copy_kernel(
@@ -309,8 +321,10 @@ def _loads(kernel: Kernel, buffer: str) -> bool:
 
 def _reads_elsewhere(kernel: Kernel, buffer: str) -> bool:
     """Does the kernel read the buffer at another point, or in another pass, than it writes it?"""
+    if kernel.scatter:  # what its base holds is read before it is added to
+        return any(_has_load(s, buffer) for s in (kernel.scatter.row, kernel.scatter.value))
     write = next(w for w in kernel.writes if w.buffer == buffer)
-    if kernel.scatter or any(_has_load(r.value, buffer) for r in kernel.reductions):
+    if any(_has_load(r.value, buffer) for r in kernel.reductions):
         return True
     if write.inner and kernel.reductions:
         return _loads(kernel, buffer)

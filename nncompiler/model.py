@@ -11,7 +11,6 @@ from nncompiler import comparison, persist, report
 from nncompiler.binding import Binding
 from nncompiler.blueprint import Blueprint, Kinds
 from nncompiler.comparison import Comparison
-from nncompiler.frontend.neurons import write_neurons
 from nncompiler.machine import Machine
 from nncompiler.program import Program
 from nncompiler.reference import Reference
@@ -101,13 +100,12 @@ class Model(Machine):
         outputs = self.blueprint.outputs
         name = outputs[0] if len(outputs) == 1 else None
         session: Any = self.runner("forward")
-        return Route(session, self.blueprint.inputs, name)
+        return Route(session, self.blueprint.inputs, name, casts=True, shape=self._shape_outputs)
 
     def _step_route(self) -> Route:
         session: Any = self._stepper
-        return Route(
-            session, (*self.blueprint.inputs, *self.blueprint.targets.values()), "loss", True
-        )
+        names = (*self.blueprint.inputs, *self.blueprint.targets.values())
+        return Route(session, names, "loss", number=True, casts=True)
 
     def __call__(self, x: Any) -> Any:
         return self._forward(x)
@@ -141,7 +139,19 @@ class Model(Machine):
             return Binding(bound, self._shape_outputs, live=True)
         return Binding(bound, lambda r: (float(r["loss"]), self._name_gradients(r)))
 
-    # ------------------------------------------------------------------ files
+    # ------------------------------------------------------------------ copies and files
+
+    def __deepcopy__(self, memo: Any) -> Model:
+        """A model of its own: the same parameters, optimizer state, progress and history."""
+        twin = Model(Blueprint(self.source, self.settings))
+        twin.state.restore(self.state.copy())
+        twin.resume(self.epoch, self.seed, self.history_data())
+        for name, part in self.objectives.items():
+            twin.objectives[name].resume(part.epoch, part.seed, part.history_data())
+        return twin
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a model is not pickled: model.save(path) and nnc.load(path) keep it whole")
 
     def save(self, path: persist.PathLike) -> None:
         """The whole model and its training state in one .nnc file (no code, no pickle)."""
@@ -152,6 +162,8 @@ class Model(Machine):
         biases as they are now. ValueError for a graph of layers."""
         if not self.blueprint.network.views:
             raise ValueError("to_networkx gives graphs of neurons; this network has layers")
+        from nncompiler.frontend.neurons import write_neurons  # as in frontend/network.py
+
         return write_neurons(self.source, self.parameters)
 
     def save_weights(self, path: persist.PathLike) -> None:

@@ -5,7 +5,7 @@ graph -> simplify -> fuse -> place (lower) -> schedule -> emit -> assemble -> ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ir.graph import Graph
@@ -21,7 +21,7 @@ from nncompiler.schedule import schedule
 from nncompiler.simplify import simplify
 from runtime.artifact import Artifact, Plan
 
-Observer = Callable[[str, object], None]
+Observer = Callable[[str, object], None]  # (name of a pass, what it gave)
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,22 @@ def build(
     options: Options | None = None,
     checks: Checks | None = None,
     label: str = "step",
+    observers: Sequence[Observer] = (),
 ) -> Artifact:
     """Native code for a graph; see compilation.py for the cache before this."""
-    lowered = lower_graph(graph, options=options, checks=checks, label=label)
-    return Artifact(lowered.plan, assemble(lowered.module, lowered.target))
+    if options is not None and options.debug:
+        from nncompiler.debug import Debugger  # the interpreters, which nothing else here needs
+
+        observers = (*observers, Debugger(checks or {}))
+    lowered = lower_graph(graph, options=options, checks=checks, label=label, observers=observers)
+    artifact = Artifact(lowered.plan, assemble(lowered.module, lowered.target))
+    _show(observers, "assemble", artifact)
+    return artifact
+
+
+def _show(observers: Sequence[Observer], stage: str, value: object) -> None:
+    for observe in observers:
+        observe(stage, value)
 
 
 def lower_graph(
@@ -57,18 +69,19 @@ def lower_graph(
     checks: Checks | None = None,
     label: str = "step",
     target: Target | None = None,
-    observe: Observer = lambda stage, value: None,
+    observers: Sequence[Observer] = (),
 ) -> Lowered:
-    """All stages down to LLVM text; `observe` sees each one as it is done."""
+    """All stages down to LLVM text; every observer sees what each pass gives before the next."""
     options, target = options or Options(), target or host()
-    observe("graph", graph)
+    _show(observers, "graph", graph)
     simplified = simplify(graph)
-    observe("simplified", simplified)
+    _show(observers, "simplify", simplified)
     fusion = fuse(simplified)
+    _show(observers, "fuse", fusion)
     storage = place(fusion)
-    observe("kernels", storage.kernels)
+    _show(observers, "place", storage)
     scheduled = tuple(Scheduled(*schedule(k, target)) for k in storage.kernels)
-    observe("loops", tuple(s.function for s in scheduled))
+    _show(observers, "schedule", scheduled)
     plan, module = emit(
         simplified,
         storage,
@@ -78,6 +91,6 @@ def lower_graph(
         label=label,
         flush_denormals=options.flush_denormals,
     )
-    observe("llvm", module)
+    _show(observers, "emit", module)
     kernels = tuple(s.kernel for s in scheduled)
     return Lowered(graph, simplified, fusion, kernels, scheduled, plan, module, target)

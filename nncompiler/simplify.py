@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from ir.graph import Body, Graph, Node, make, rebuild, rewrite
 from ir.op import Lowering
-from nncompiler.rules import algebra, convolution, reductions, views
+from nncompiler.rules import algebra, convolution, reductions, tables, views
 
-RULES = (*algebra.RULES, *views.RULES, *convolution.RULES, *reductions.RULES)
+RULES = (*algebra.RULES, *views.RULES, *convolution.RULES, *reductions.RULES, *tables.RULES)
 
 
 def simplify(graph: Graph) -> Graph:

@@ -14,7 +14,7 @@ from ir.index import Var
 from ir.loops import PairSums, Sweep
 from ir.scalar import Scalar
 
-TABLES = {"sweep": ("runs", "rows", "edges"), "pair_sums": ("left", "right")}
+TABLES = {"sweep": ("runs", "rows", "edges", "kept"), "pair_sums": ("left", "right")}
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,6 @@ def _sweep(node: Node, where: Operand) -> Sweep:
     row, column = Var("i", node.shape[0]), Var("n", node.attrs["rows"].shape[0])
     source, edge = Var("m", sources), Var("e", weights.shape[0])
     extras = rest[1:] if sources else rest
-    runs, rows, edges = where.tables
     return Sweep(
         row,
         column,
@@ -52,11 +51,12 @@ def _sweep(node: Node, where: Operand) -> Sweep:
         where.read(rest[0], (row, source)) if sources else None,
         tuple(where.read(extra, (row, column)) for extra in extras),
         where.read(weights, (edge,)),
-        (runs, rows, edges),
+        where.tables,
         node.attrs["runs"].shape[0],
         node.attrs["formulas"],
         where.outputs,
-        node.attrs["kept"],
+        node.attrs["kept"].shape[0],
+        int((node.attrs["rows"].array[:, 2] >= 0).sum()),
     )
 
 

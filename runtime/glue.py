@@ -52,7 +52,22 @@ class Port(IntEnum):
     ITEMSIZE = 3
     RANK = 4
     SHAPE = 5  # address of RANK extents; -1 is the symbol
-    SIZE = 6
+    ROOM = 6  # how many elements fit at HOME
+    ALSO = 7  # another format, or 0, from which
+    CAST = 8  # this Cast leads to HOME
+    ALSO_2 = 9
+    CAST_2 = 10
+    SIZE = 11
+
+
+class Cast(IntEnum):
+    """Conversions that lose nothing but digits; what overflows goes the general way."""
+
+    NONE = 0
+    F64_F32 = 1
+    F32_F64 = 2
+    I32_I64 = 3
+    U8_I64 = 4
 
 
 class Kind(IntEnum):
@@ -109,6 +124,62 @@ out:
 }
 """
 
+# Whether n numbers could be converted.
+_CAST = """
+define internal i1 @cast(i64 %kind, ptr %from, ptr %to, i64 %n) {
+  br label %test
+test:
+  %i = phi i64 [ 0, %0 ], [ %next, %good ]
+  %more = icmp slt i64 %i, %n
+  br i1 %more, label %one, label %done
+one:
+  %from8 = getelementptr i64, ptr %from, i64 %i
+  %from4 = getelementptr i32, ptr %from, i64 %i
+  %from1 = getelementptr i8, ptr %from, i64 %i
+  %to8 = getelementptr i64, ptr %to, i64 %i
+  %to4 = getelementptr i32, ptr %to, i64 %i
+  switch i64 %kind, label %fail [
+    i64 $F64_F32, label %f64_f32
+    i64 $F32_F64, label %f32_f64
+    i64 $I32_I64, label %i32_i64
+    i64 $U8_I64, label %u8_i64
+  ]
+f64_f32:
+  %double = load double, ptr %from8
+  %rounded = fptrunc double %double to float
+  store float %rounded, ptr %to4
+  %size = call float @llvm.fabs.f32(float %rounded)
+  %infinite = fcmp oeq float %size, 0x7FF0000000000000
+  %back = fpext float %rounded to double
+  %other = fcmp one double %back, %double
+  %overflow = and i1 %infinite, %other
+  br i1 %overflow, label %fail, label %good
+f32_f64:
+  %single = load float, ptr %from4
+  %widened = fpext float %single to double
+  store double %widened, ptr %to8
+  br label %good
+i32_i64:
+  %int = load i32, ptr %from4
+  %long = sext i32 %int to i64
+  store i64 %long, ptr %to8
+  br label %good
+u8_i64:
+  %byte = load i8, ptr %from1
+  %number = zext i8 %byte to i64
+  store i64 %number, ptr %to8
+  br label %good
+good:
+  %next = add i64 %i, 1
+  br label %test
+done:
+  ret i1 true
+fail:
+  ret i1 false
+}
+declare float @llvm.fabs.f32(float)
+"""
+
 # The symbol's extent so far (0: not known yet), or -1 where the object is not what is wanted.
 _TAKE = """
 define internal i64 @take(ptr %c, ptr %port, ptr %view, ptr %object, i64 %extent) {
@@ -129,29 +200,38 @@ kind:
   [wanted_rank : port.RANK] [wanted_size : port.ITEMSIZE]
   [wanted_shape = port.SHAPE] [wanted_format : port.FORMAT]
   %same_rank = icmp eq i64 %rank, %wanted_rank
-  %same_size = icmp eq i64 %itemsize, %wanted_size
   %address = ptrtoint ptr %data to i64
   %mask = sub i64 %itemsize, 1
   %astray = and i64 %address, %mask
   %aligned = icmp eq i64 %astray, 0
   %named = icmp ne ptr %format, null
-  %a = and i1 %same_rank, %same_size
-  %b = and i1 %aligned, %named
-  %ab = and i1 %a, %b
-  br i1 %ab, label %letter, label %refuse
+  %a = and i1 %same_rank, %aligned
+  %b = and i1 %a, %named
+  br i1 %b, label %letter, label %refuse
 letter:
-  %first = load i8, ptr %format
-  %second_at = getelementptr i8, ptr %format, i64 1
-  %wanted_letter = trunc i64 %wanted_format to i8
-  %same_letter = icmp eq i8 %first, %wanted_letter
-  br i1 %same_letter, label %ending, label %refuse
+  %first8 = load i8, ptr %format
+  %first = zext i8 %first8 to i64
+  [also : port.ALSO] [also_cast : port.CAST] [also_2 : port.ALSO_2] [also_cast_2 : port.CAST_2]
+  %same_letter = icmp eq i64 %first, %wanted_format
+  %is_also = icmp eq i64 %first, %also
+  %is_also_2 = icmp eq i64 %first, %also_2
+  %cast_2 = select i1 %is_also_2, i64 %also_cast_2, i64 -1
+  %cast_1 = select i1 %is_also, i64 %also_cast, i64 %cast_2
+  %cast = select i1 %same_letter, i64 $NONE, i64 %cast_1
+  %as_wide = icmp eq i64 %itemsize, %wanted_size
+  %size_fits = select i1 %same_letter, i1 %as_wide, i1 true
+  %castable = icmp sge i64 %cast, 0
+  %letter_fits = and i1 %castable, %size_fits
+  br i1 %letter_fits, label %ending, label %refuse
 ending:
+  %second_at = getelementptr i8, ptr %format, i64 1
   %second = load i8, ptr %second_at
   %ended = icmp eq i8 %second, 0
   br i1 %ended, label %axes, label %refuse
 axes:
   %axis = phi i64 [ 0, %ending ], [ %next, %good ]
   %known = phi i64 [ %extent, %ending ], [ %learned, %good ]
+  %size = phi i64 [ 1, %ending ], [ %larger, %good ]
   %more = icmp slt i64 %axis, %rank
   br i1 %more, label %axis_one, label %done
 axis_one:
@@ -170,11 +250,24 @@ axis_one:
   br i1 %fits, label %good, label %refuse
 good:
   %next = add i64 %axis, 1
+  %larger = mul i64 %size, %dim
   br label %axes
 done:
-  [bufs = c.BUFFERS] [number : port.NUMBER]
+  [bufs = c.BUFFERS] [number : port.NUMBER] [home = port.HOME] [room : port.ROOM]
   %slot = getelementptr ptr, ptr %bufs, i64 %number
+  %as_it_is = icmp eq i64 %cast, $NONE
+  br i1 %as_it_is, label %there, label %elsewhere
+there:
   store ptr %data, ptr %slot
+  ret i64 %known
+elsewhere:
+  %spacious = icmp sle i64 %size, %room
+  br i1 %spacious, label %convert, label %refuse
+convert:
+  %converted = call i1 @cast(i64 %cast, ptr %data, ptr %home, i64 %size)
+  store ptr %home, ptr %slot
+  br i1 %converted, label %at_home, label %refuse
+at_home:
   ret i64 %known
 refuse:
   [release = api.PyBuffer_Release]
@@ -366,10 +459,10 @@ def text() -> str:
 
     [a = c.ENTRY] loads a pointer from a slot, [n : c.COUNT] a number; $NAME is a constant.
     """
-    numbers: dict[str, int | str] = {kind.name: kind.value for kind in Kind}
+    numbers: dict[str, int | str] = {item.name: item.value for item in (*Kind, *Cast)}
     numbers |= {"VIEW": VIEW, "PORT": Port.SIZE.value, "READ": _READ, "WRITE": _WRITE, "CALL": CALL}
     table = f"@{TABLE} = global [{len(API)} x ptr] zeroinitializer\n"
-    body = _NUMBER.sub(lambda m: str(numbers[m[1]]), _RELEASE_ALL + _TAKE + _CALL)
+    body = _NUMBER.sub(lambda m: str(numbers[m[1]]), _RELEASE_ALL + _CAST + _TAKE + _CALL)
     return table + _LOAD.sub(_expand, body)
 
 

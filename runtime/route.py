@@ -13,13 +13,19 @@ import numpy as np
 
 from runtime.buffers import DTYPES, Array, address, aligned_empty, bind_shape
 from runtime.frame import Frame
-from runtime.glue import VIEW, Kind, Slot
+from runtime.glue import VIEW, Cast, Kind, Slot
 from runtime.glue import Port as Field
 from runtime.inputs import Port
 from runtime.native import BRIEF, Context, entry_address
 from runtime.session import Session
 
 FORMATS = {d: ord(memoryview(np.empty(0, d).data).format) for d in DTYPES.values()}
+NO_CAST = (0, -1)
+CASTS = {
+    DTYPES["f32"]: ((FORMATS[DTYPES["f64"]], Cast.F64_F32),),
+    DTYPES["f64"]: ((FORMATS[DTYPES["f32"]], Cast.F32_F64),),
+    DTYPES["i64"]: ((FORMATS[DTYPES["i32"]], Cast.I32_I64), (ord("B"), Cast.U8_I64)),
+}
 COPIED = 1024  # bytes; smaller results are copied out of the frame
 ALIGNED = 1 << 16  # bytes; from here on it pays to align a result
 
@@ -30,13 +36,14 @@ class Route:
 
     `names` are all inputs of the session in the order of the arguments. The result is the output
     of that name, as an array or (`number`) a Python float; where it is None, what `shape` makes of
-    the outputs by name.
+    the outputs by name. `casts` says whether small arrays of another width are converted natively.
     """
 
     session: Session
     names: tuple[str, ...]
     output: str | None = None
     number: bool = False
+    casts: bool = False
     shape: Callable[[dict[str, Array]], Any] = dict
 
 
@@ -53,7 +60,7 @@ def describe(context: Context, route: Route, frame: Frame) -> bool:
     context.number(Slot.TEAM, session.team or 0)
     context.lock(session.lock if session.writes else None)
     context.number(Slot.DETACH, int(frame.work() > BRIEF))
-    _describe_ports(context, ports, frame)
+    _describe_ports(context, ports, frame, route.casts)
     _describe_extents(context, route, frame)
     return True
 
@@ -111,13 +118,14 @@ def _collect(route: Route, frame: Frame) -> Any:
     return float(results[route.output]) if route.number else results[route.output]
 
 
-def _describe_ports(context: Context, ports: Sequence[Port], frame: Frame) -> None:
+def _describe_ports(context: Context, ports: Sequence[Port], frame: Frame, casts: bool) -> None:
     wanted = [-1 if isinstance(d, list) else d for port in ports for d in port.spec.shape]
     shapes = (ctypes.c_int64 * max(len(wanted), 1))(*wanted)
     where = ctypes.addressof(shapes)
     table = []
     for port in ports:
         own, rank = frame.arrays.get(port.number), len(port.spec.shape)
+        also = (*(CASTS.get(port.dtype, ()) if casts else ()), NO_CAST, NO_CAST)
         row = {
             Field.NUMBER: port.number,
             Field.HOME: 0 if own is None else address(own),
@@ -125,6 +133,11 @@ def _describe_ports(context: Context, ports: Sequence[Port], frame: Frame) -> No
             Field.ITEMSIZE: port.dtype.itemsize,
             Field.RANK: rank,
             Field.SHAPE: where,
+            Field.ROOM: 0 if own is None else own.size,
+            Field.ALSO: also[0][0],
+            Field.CAST: also[0][1],
+            Field.ALSO_2: also[1][0],
+            Field.CAST_2: also[1][1],
         }
         table += [row[field] for field in Field if field is not Field.SIZE]
         where += 8 * rank

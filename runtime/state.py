@@ -32,6 +32,10 @@ class State(MutableMapping[str, Array]):
         self._arrays[key] = aligned_copy(value)
         return self._arrays[key]
 
+    def drop(self, key: str) -> None:
+        """Forgets an entry that nothing new will use; code compiled with it keeps its array."""
+        del self._arrays[key]
+
     def __getitem__(self, key: str) -> Array:
         try:
             return self._arrays[key]

@@ -328,7 +328,12 @@ def scatter(b: Builder) -> Value:
     indices = b.input((x.node.shape[0],), i32)
     extent = x.node.shape[0]
     count = max(BATCHES) * extent.coefficient if isinstance(extent, Extent) else extent
-    return Value(ops.scatter_add(x.node, indices.node, 4), x.bound * max(1, count), x.grid)
+    total = ops.scatter_add(x.node, indices.node, 4)
+    if b.draw(st.booleans()):
+        base = b.input(tuple(int(d) for d in total.shape))
+        total = base.node + 0.5 * total  # becomes a scatter_onto
+        return Value(total, base.bound + x.bound * max(1, count), 0.0)
+    return Value(total, x.bound * max(1, count), x.grid)
 
 
 def recurrence(b: Builder) -> Value:

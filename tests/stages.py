@@ -15,13 +15,14 @@ from ir.op import Lowering
 from ir.types import bind_dim
 from nncompiler.codegen.llvm import host
 from nncompiler.compilation import compile_graph
-from nncompiler.fuse import Fusion, fuse, has_buffer
-from nncompiler.lower import Names, lower, needs_memory
+from nncompiler.debug import own_buffers
+from nncompiler.fuse import Fusion, fuse
+from nncompiler.lower import Names, lower
 from nncompiler.memory import Storage, place
 from nncompiler.options import Options
+from nncompiler.replay import replay, with_room
 from nncompiler.schedule import schedule
 from nncompiler.simplify import simplify
-from nncompiler.timeline import Slice, Swap
 from runtime.session import Session
 
 Array = np.ndarray[Any, Any]
@@ -35,7 +36,7 @@ def stages(graph: Graph) -> dict[str, Run]:
     fusion = fuse(simple)
     if any(n.op.lowering is Lowering.SCAN for n in simple.nodes):
         return placed_stages(graph, simple, place(fusion))
-    names = buffer_names(fusion)
+    names = own_buffers(fusion)
     kernels = lower(fusion, names, lambda group: f"k{group.number}")
     session = Session(compile_graph(graph, options=Options(threads=1, cache=False)))
 
@@ -71,60 +72,19 @@ def placed_stages(graph: Graph, simple: Graph, storage: Storage) -> dict[str, Ru
 def run_storage(
     graph: Graph, storage: Storage, runner: Callable[..., None], arrays: Arrays
 ) -> dict[str, Array]:
-    """Run placed kernels, loops over time and all, on buffers full of NaN.
-
-    What a kernel sees of a sequence begins at its time, so buffers have room behind their end.
-    """
+    """Run placed kernels, loops over time and all, on buffers full of NaN."""
     symbols = bind_symbols(graph, arrays)
-    line = storage.timeline
-    memory = {}
-    for name, node in storage.nodes.items():
-        values = _memory(node, arrays, symbols)
-        memory[name] = np.concatenate([values, np.zeros(values.size, values.dtype)])
-    steps = dict.fromkeys(range(len(line.spans)), 0)
-
-    def find(name: str) -> Array:
-        view = line.views.get(name)
-        if isinstance(view, Slice):
-            span = line.spans[view.span]
-            t = span.length - 1 - steps[view.span] if span.reverse else steps[view.span]
-            return find(view.buffer)[t * view.step :]
-        if isinstance(view, Swap):
-            even = (line.spans[view.span].length - steps[view.span]) % 2 == 0
-            return memory[view.last if even != view.new else view.other]
-        return memory[name]
-
-    def run(first: int, last: int, inside: frozenset[int]) -> None:
-        at = first
-        while at < last:
-            starts = [
-                n for n, s in enumerate(line.spans) if s.first == at < s.last and n not in inside
-            ]
-            if starts:
-                number = starts[0]
-                for steps[number] in range(line.spans[number].length):
-                    run(at, line.spans[number].last, inside | {number})
-                at = line.spans[number].last
-                continue
-            kernel = storage.kernels[at]
-            runner(kernel, {b.name: find(b.name) for b in kernel.buffers}, symbols)
-            at += 1
-
-    run(0, len(storage.kernels), frozenset())
+    memory = {
+        name: with_room(_memory(node, arrays, symbols)) for name, node in storage.nodes.items()
+    }
+    for at, buffers in replay(storage, memory):
+        runner(storage.kernels[at], buffers, symbols)
     found = {}
     for name, buffer in storage.outputs.items():
         node = graph.outputs[name]
         shape = tuple(bind_dim(d, symbols) for d in node.shape)
         found[name] = memory[buffer][: bind_dim(node.type.size, symbols)].reshape(shape)
     return found
-
-
-def buffer_names(fusion: Fusion) -> Names:
-    """A buffer of its own for every value that has memory."""
-    stored = [n for n in fusion.graph.nodes if has_buffer(n) or n in fusion.owner]
-    read = {node: f"b{i}" for i, node in enumerate(stored)}
-    write = {n: (read[n],) for n in stored if not has_buffer(n) and needs_memory(n, fusion)}
-    return Names(read, write)
 
 
 def run_kernels(

@@ -68,6 +68,7 @@ from ir.ops.indexing import (
     getitem,
     one_hot,
     scatter_add,
+    scatter_onto,
     take,
     take_along_axis,
 )
@@ -214,6 +215,7 @@ __all__ = [
     "rsqrt",
     "scan",
     "scatter_add",
+    "scatter_onto",
     "shl",
     "shr",
     "sigmoid",

@@ -99,8 +99,12 @@ def _scatter_type(updates: TensorType, indices: TensorType, *, size: Dim) -> Ten
 
 
 def _scatter_evaluate(updates: Array, indices: Array, *, size: int) -> Array:
-    rows = updates.shape[indices.ndim :]
-    result = np.zeros((size, *rows), updates.dtype)
+    base = np.zeros((size, *updates.shape[indices.ndim :]), updates.dtype)
+    return _onto_evaluate(base, updates, indices)
+
+
+def _onto_evaluate(base: Array, updates: Array, indices: Array) -> Array:
+    result, size, rows = base.copy(), base.shape[0], base.shape[1:]
     flat = indices.reshape(-1)
     inside = (flat >= 0) & (flat < size)
     np.add.at(result, flat[inside].astype(np.int64), updates.reshape(flat.size, *rows)[inside])
@@ -110,15 +114,46 @@ def _scatter_evaluate(updates: Array, indices: Array, *, size: int) -> Array:
 def _scatter_vjp(
     g: Node, y: Node, updates: Node, indices: Node, *, size: Dim
 ) -> tuple[Node | None, None]:
+    return _updates_cotangent(g, updates, indices), None
+
+
+def _onto_vjp(
+    g: Node, y: Node, base: Node, updates: Node, indices: Node
+) -> tuple[Node, Node | None, None]:
+    return g, _updates_cotangent(g, updates, indices), None
+
+
+def _updates_cotangent(g: Node, updates: Node, indices: Node) -> Node | None:
+    size = g.shape[0]
     if size == 0:
-        return None, None
+        return None
     rows = gather(g, indices)
     inside = and_(
         lt(full_like(indices, -1), indices) if indices.dtype.kind == "int" else True,
         lt(indices, extent(size, indices.dtype)),
     )
     kept = reshape(inside, indices.shape + (1,) * (rows.ndim - indices.ndim))
-    return where(kept, rows, 0.0), None
+    return where(kept, rows, 0.0)
+
+
+def _onto_type(base: TensorType, updates: TensorType, indices: TensorType) -> TensorType:
+    if base.rank == 0 or _scatter_type(updates, indices, size=base.shape[0]) != base:
+        raise ValueError(f"scatter_onto {base} of {updates} at indices {indices}")
+    return base
+
+
+def _onto_samples() -> list[Sample]:
+    random, cases = _index_samples("scatter_onto")
+    return [
+        Sample(
+            (
+                random.normal(size=x),
+                random.normal(size=(*i, *x[1:])),
+                random.integers(-2, x[0] + 2, i, np.int32),
+            )
+        )
+        for x, i in cases
+    ]
 
 
 def _scatter_samples() -> list[Sample]:
@@ -143,6 +178,24 @@ register(
         doc="zeros, with every row of updates added at its index; others are ignored",
     )
 )
+
+
+register(
+    Op(
+        "scatter_onto",
+        Lowering.SCATTER,
+        _onto_type,
+        _onto_evaluate,
+        _onto_vjp,
+        _onto_samples,
+        doc="base, with every row of updates added at its index; others are ignored",
+    )
+)
+
+
+def scatter_onto(base: Value, updates: Value, indices: Value) -> Node:
+    """base with updates[i] added to row indices[i]; out of range: ignored."""
+    return make("scatter_onto", as_node(base), as_node(updates), as_node(indices))
 
 
 def scatter_add(updates: Value, indices: Value, size: Dim) -> Node:
@@ -283,6 +336,7 @@ __all__ = [
     "getitem",
     "one_hot",
     "scatter_add",
+    "scatter_onto",
     "take",
     "take_along_axis",
 ]

@@ -1,7 +1,9 @@
 """Takes values on the nodes and weights on the edges of any acyclic graph: sweep, pair_sums.
 
 sweep      z[b, n] = sum over the edges m -> n of weight * state[b, m], node after node, where the
-           state of a source is x[b, m], that of a node f(z[b, m], extras[b, m]) with its formula f
+           state of a source is x[b, m], that of a node f(z[b, m], extras[b, m]) with its formula f.
+           The result has the states, and the sums, that were asked for: slots 0 .. are states (the
+           columns of x first), those behind them are sums
 pair_sums  y[e] = sum over b of a[b, left[e]] * b[b, right[e]]
 
 They are closed under differentiation: the adjoint of a sweep is the sweep along the reversed edges
@@ -11,7 +13,8 @@ They are closed under differentiation: the adjoint of a sweep is the sweep along
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,27 +22,27 @@ import numpy as np
 from ir.graph import Literal, Node, make
 from ir.op import REGISTRY, Lowering, Op, Sample, register
 from ir.ops import formula
-from ir.ops.core import Array, full_like, random_for
+from ir.ops.core import Array, random_for
 from ir.ops.indexing import scatter_add
-from ir.ops.leaves import constant
-from ir.ops.pieces import concatenate
+from ir.ops.leaves import constant, input
+from ir.ops.pieces import concatenate, pad
 from ir.types import DType, TensorType, i32
-
-ADJOINT = "mul x1 z; add x0 %0"  # cotangent + slope * (sum over the edges that leave)
 
 
 @dataclass(frozen=True)
 class Structure:
-    """The nodes of a sweep in the order in which they are computed, as three i32 tables.
+    """The nodes of a sweep in the order in which they are computed, as four i32 tables.
 
     runs   (number, 2)  formula, how many rows follow that have it
-    rows   (nodes, 3)   column of the node, how many edges end there, place in the result or -1
+    rows   (nodes, 3)   column of the node, how many edges end there, place among kept sums or -1
     edges  (edges, 2)   slot of the source (first the columns of x, then those of nodes), weight
+    kept   (width)      slot of every column of the result; behind the states are the kept sums
     """
 
     runs: Array
     rows: Array
     edges: Array
+    kept: Array
     sources: int
 
     @property
@@ -55,11 +58,16 @@ class Structure:
         return result
 
     @property
-    def places(self) -> Array:
-        """The place of every column in the result, or -1."""
-        result = np.full(len(self.rows), -1)
-        result[self.rows[:, 0]] = self.rows[:, 2]
-        return result
+    def codes(self) -> Array:
+        """The slot of every column of the result, counting all sums: that of node n is the number
+        of states + n."""
+        states = self.sources + len(self.rows)
+        placed = self.rows[self.rows[:, 2] >= 0]
+        node = np.zeros(len(placed), np.int64)
+        node[placed[:, 2]] = placed[:, 0]
+        codes = self.kept.astype(np.int64)
+        codes[codes >= states] = states + node[codes[codes >= states] - states]
+        return codes
 
     @staticmethod
     def of(
@@ -73,8 +81,12 @@ class Structure:
         order = np.lexsort((np.arange(count), degree, formulas, level))
         rank = np.empty(count, np.int64)
         rank[order] = np.arange(count)
+        states = width + count
+        summed = np.unique(kept[kept >= states]) - states
         place = np.full(count, -1)
-        place[kept] = np.arange(len(kept))
+        place[summed] = np.arange(len(summed))
+        slots = kept.copy()
+        slots[kept >= states] = states + place[kept[kept >= states] - states]
         by_row = np.lexsort((weights, sources, rank[targets]))
         starts = np.flatnonzero(np.diff(formulas[order], prepend=-1))
         lengths = np.diff(starts, append=count)
@@ -82,6 +94,7 @@ class Structure:
             np.stack([formulas[order][starts], lengths], 1).astype(np.int32),
             np.stack([order, degree[order], place[order]], 1).astype(np.int32),
             np.stack([sources[by_row], weights[by_row]], 1).astype(np.int32),
+            slots.astype(np.int32),
             width,
         )
 
@@ -112,12 +125,12 @@ def _levels(count: int, sources: Array, targets: Array) -> Array:
 
 
 def _structure(attrs: dict[str, Any]) -> Structure:
-    runs, rows, edges = (attrs[k].array for k in ("runs", "rows", "edges"))
-    return Structure(runs, rows, edges, attrs["sources"])
+    runs, rows, edges, kept = (attrs[k].array for k in ("runs", "rows", "edges", "kept"))
+    return Structure(runs, rows, edges, kept, attrs["sources"])
 
 
 def _sweep_type(weights: TensorType, *rest: TensorType, **attrs: Any) -> TensorType:
-    s, formulas, kept = _structure(attrs), attrs["formulas"], attrs["kept"]
+    s, formulas = _structure(attrs), attrs["formulas"]
     extras = rest[1:] if s.sources else rest
     if weights.rank != 1 or not weights.dtype.is_float or not rest:
         raise ValueError(f"sweep of weights {weights}: it takes a vector, and values per row")
@@ -127,13 +140,13 @@ def _sweep_type(weights: TensorType, *rest: TensorType, **attrs: Any) -> TensorT
         raise ValueError(f"sweep of {weights} and {', '.join(map(str, rest))}")
     if s.sources and rest[0].shape[1] != s.sources:
         raise ValueError(f"sweep of {rest[0]}: its structure has {s.sources} sources")
-    _check(s, weights.shape[0], len(formulas), kept)
+    _check(s, weights.shape[0], len(formulas))
     if any(t.shape[1] != len(s.rows) for t in extras):
         raise ValueError(f"sweep of {len(s.rows)} nodes with {', '.join(map(str, extras))}")
     for text in formulas:
         if formula.arity(text) > len(extras):
             raise ValueError(f"sweep: the formula '{text}' has {len(extras)} arguments")
-    return weights.with_shape((rest[0].shape[0], kept))
+    return weights.with_shape((rest[0].shape[0], len(s.kept)))
 
 
 def _width(type: TensorType) -> int:
@@ -141,7 +154,7 @@ def _width(type: TensorType) -> int:
     return type.shape[1]
 
 
-def _check(s: Structure, weights: Any, formulas: int, kept: int) -> None:
+def _check(s: Structure, weights: Any, formulas: int) -> None:
     """ValueError unless every number in the tables is in range and every source comes first."""
     count = len(s.rows)
     position = np.full(s.sources + count, -1)
@@ -150,7 +163,8 @@ def _check(s: Structure, weights: Any, formulas: int, kept: int) -> None:
     sound = sound and _inside(s.runs[:, 0], formulas) and _inside(s.edges[:, 1], weights)
     sound = sound and _inside(s.edges[:, 0], s.sources + count)
     places = s.rows[:, 2][s.rows[:, 2] >= 0]
-    if sound and np.array_equal(np.sort(places), np.arange(kept)):
+    sound = sound and _inside(s.kept, s.sources + count + len(places))
+    if sound and np.array_equal(np.sort(places), np.arange(len(places))):
         position[s.sources + s.rows[:, 0]] = np.arange(count)
         at = np.repeat(np.arange(count), s.rows[:, 1])
         if np.all(position[s.edges[:, 0]] < at):
@@ -165,21 +179,22 @@ def _inside(numbers: Array, size: int) -> bool:
 def _sweep_evaluate(weights: Array, *rest: Array, **attrs: Any) -> Array:
     s, formulas = _structure(attrs), attrs["formulas"]
     extras = rest[1:] if s.sources else rest
-    state = np.zeros((s.sources + len(s.rows), rest[0].shape[0]), weights.dtype)
+    states = s.sources + len(s.rows)
+    size = states + int((s.rows[:, 2] >= 0).sum())
+    state = np.zeros((size, rest[0].shape[0]), weights.dtype)
     if s.sources:
         state[: s.sources] = rest[0].T
-    result = np.zeros((rest[0].shape[0], attrs["kept"]), weights.dtype)
     kinds, edge = s.formulas, 0
     for column, count, place in s.rows.tolist():
         slots, numbers = s.edges[edge : edge + count].T
         edge += count
         z = (weights[numbers, None] * state[slots]).sum(0, dtype=weights.dtype)
         if place >= 0:
-            result[:, place] = z
+            state[states + place] = z
         text = formulas[kinds[column]]
         here = [e[:, column] for e in extras[: formula.arity(text)]]
         state[s.sources + column] = evaluate_formula(text, z, here)
-    return result
+    return np.ascontiguousarray(state[s.kept].T)
 
 
 def evaluate_formula(text: str, z: Array, extras: Sequence[Array]) -> Array:
@@ -195,51 +210,104 @@ def evaluate_formula(text: str, z: Array, extras: Sequence[Array]) -> Array:
 
 
 def _sweep_vjp(g: Node, y: Node, weights: Node, *rest: Node, **attrs: Any) -> tuple[Any, ...]:
+    """The adjoint of a node's sum is cotangent + slope * (cotangent of the state + sum of weight *
+    adjoint over the edges that leave): a sweep along the reversed edges."""
     s = _structure(attrs)
     x, extras = (rest[0], rest[1:]) if s.sources else (None, rest)
-    count, targets = len(s.rows), s.targets
+    count, width, targets = len(s.rows), s.sources, s.targets
+    states = width + count
     slots, numbers = s.edges.T.astype(np.int64)
-    z = y
-    if not np.array_equal(s.places, np.arange(count)):
-        z = _again(weights, rest, s, attrs)
-        g = _spread(g, s.places)
-    states, slopes, by_extras = _pointwise(z, extras, s, attrs["formulas"])
-    inner = slots >= s.sources
-    back = sweep(
-        weights,
-        Edges(targets[inner], slots[inner] - s.sources, numbers[inner]),
-        ((ADJOINT, count),),
-        extras=(g, slopes),
-    )
-    total = g + slopes * back
-    values = states if x is None else concatenate([x, states], 1)
-    products = pair_sums(values, total, slots, targets)
+    every, codes = np.arange(states + count), s.codes
+    whole = y
+    if not np.array_equal(codes, every):
+        whole = _again(weights, rest, s, attrs["formulas"])
+        place = np.full(len(every), -1)
+        place[codes] = np.arange(len(codes))
+        g = _spread(g, place)
+    of_states, of_sums = columns_of(g, width, states), columns_of(g, states, states + count)
+    given = [whole[:, states:], *extras]
+    given += [v for v in (of_states, of_sums) if v is not None]
+    present = (of_states is not None, of_sums is not None)
+    texts = [_adjoint(t, len(extras), *present, weights.dtype) for t in attrs["formulas"]]
+    kinds = s.formulas
+    pieces = [(texts[kinds[a]], b - a) for a, b in _stretches(kinds)]
+    inner = slots >= width
+    back = Edges(targets[inner], slots[inner] - width, numbers[inner])
+    total = sweep(weights, back, pieces, extras=given, kept=range(count))
+    products = pair_sums(whole[:, :states], total, slots, targets)
     d_weights = products
     if not np.array_equal(numbers, np.arange(weights.shape[0])):  # type: ignore[arg-type]
         d_weights = scatter_add(products, constant(numbers.astype(np.int32)), weights.shape[0])
     result: list[Node | None] = [d_weights]
     if x is not None:
         outer = Edges(targets[~inner], slots[~inner], numbers[~inner])
-        result.append(sweep(weights, outer, (("", s.sources),), x=total))
-    return (*result, *(slope * back for slope in by_extras))
+        by_x = sweep(weights, outer, (("", width),), x=total)
+        of_x = columns_of(g, 0, width)
+        result.append(by_x if of_x is None else by_x + of_x)
+    if all(_is_offset(text, len(extras), weights.dtype) for text in attrs["formulas"]):
+        by_offset = total if of_sums is None else total - of_sums
+        return (*result, *(by_offset for _ in extras))
+    reached = sweep(weights, back, pieces, extras=given)
+    reached = reached if of_states is None else reached + of_states
+    slopes = _slopes(whole[:, states:], extras, s, attrs["formulas"])
+    return (*result, *(slope * reached for slope in slopes))
 
 
-def _again(weights: Node, rest: Sequence[Node], s: Structure, attrs: dict[str, Any]) -> Node:
-    """The same sweep with the result of every node."""
+@cache
+def _adjoint(text: str, arity: int, of_state: bool, of_sum: bool, dtype: DType) -> str:
+    """The formula of the adjoint of a node with that formula; its arguments are the node's sum,
+    the node's own arguments, and the cotangents of its state and of its sum where they are."""
+
+    def adjoint(reached: Node, z: Node, *rest: Node) -> Node:
+        _, slope, _ = formula.derivative(text, z, rest[:arity])
+        others = list(rest[arity:])
+        if of_state:
+            reached = reached + others.pop(0)
+        reached = reached * slope
+        return reached + others.pop(0) if of_sum else reached
+
+    return formula.trace(adjoint, extras=1 + arity + of_state + of_sum, dtype=dtype)
+
+
+@cache
+def _is_offset(text: str, arity: int, dtype: DType) -> bool:
+    """Are the arguments added to the sum, so that they have its derivative?"""
+    z, *rest = (input(f"x{i}", dtype, ()) for i in range(1 + arity))
+    _, slope, others = formula.derivative(text, z, rest)
+    return all(o is slope for o in others)
+
+
+def _again(weights: Node, rest: Sequence[Node], s: Structure, formulas: tuple[str, ...]) -> Node:
+    """The same sweep with all states and all sums."""
     rows = s.rows.copy()
     rows[:, 2] = rows[:, 0]
-    full = {**attrs, "rows": Literal.of(rows, i32), "kept": len(rows)}
-    return make("sweep", weights, *rest, **full)
+    every = np.arange(s.sources + 2 * len(rows))
+    full = replace(s, rows=rows, kept=every.astype(np.int32))
+    return make("sweep", weights, *rest, **_attributes(full, formulas))
+
+
+def columns_of(g: Node, a: int, b: int) -> Node | None:
+    """g[:, a:b]; None where it is certainly zeros, as around the cotangent of a part."""
+    match g.op.name:
+        case "add":
+            left, right = (columns_of(i, a, b) for i in g.inputs)
+            if left is None or right is None:
+                return right if left is None else left
+            return left + right
+        case "pad" if g.attrs["value"] == 0 and g.attrs["low"][0] == g.attrs["high"][0] == 0:
+            (part,), low = g.inputs, g.attrs["low"][1]
+            first, end = max(a, low), min(b, low + _width(part.type))
+            inner = columns_of(part, first - low, end - low) if first < end else None
+            return None if inner is None else pad(inner, (0, first - a), (0, b - end))
+    return g if (a, b) == (0, _width(g.type)) else g[:, a:b]
 
 
 def _spread(g: Node, places: Array) -> Node:
-    """The cotangent of every column, from that of the columns in the result; zeros elsewhere."""
+    """Columns of g at the places, zeros where the place is -1."""
     parts: list[Node] = []
     for a, b in _stretches(np.where(places < 0, -(1 << 40), places - np.arange(len(places)))):
-        if places[a] < 0:
-            parts.append(full_like(g[:, :1], 0.0) if b - a == 1 else _zeros(g, b - a))
-        else:
-            parts.append(g[:, int(places[a]) : int(places[a]) + b - a])
+        first = int(places[a])
+        parts.append(_zeros(g, b - a) if first < 0 else g[:, first : first + b - a])
     return _joined(parts)
 
 
@@ -258,23 +326,17 @@ def _joined(parts: Sequence[Node]) -> Node:
     return parts[0] if len(parts) == 1 else concatenate(parts, 1)
 
 
-def _pointwise(
-    z: Node, extras: Sequence[Node], s: Structure, formulas: Sequence[str]
-) -> tuple[Node, Node, list[Node]]:
-    """State of every node, its derivative by z, and those by the extras."""
-    states: list[Node] = []
-    slopes: list[Node] = []
-    others: list[list[Node]] = [[] for _ in extras]
+def _slopes(z: Node, extras: Sequence[Node], s: Structure, formulas: Sequence[str]) -> list[Node]:
+    """The derivative of every node's state by each of the extras."""
+    found: list[list[Node]] = [[] for _ in extras]
     kinds = s.formulas
     for a, b in _stretches(kinds):
         text = formulas[kinds[a]]
-        here = [e[:, a:b] for e in extras[: formula.arity(text)]]
-        state, slope, by = formula.derivative(text, z[:, a:b], here)
-        states.append(state)
-        slopes.append(slope)
-        for number, found in enumerate(others):
-            found.append(by[number] if number < len(by) else _zeros(z, b - a))
-    return _joined(states), _joined(slopes), [_joined(o) for o in others]
+        here = [e[:, a:b] for e in extras]
+        _, _, by = formula.derivative(text, z[:, a:b], here)
+        for slopes, slope in zip(found, by, strict=True):
+            slopes.append(slope)
+    return [_joined(f) for f in found]
 
 
 def _graph(random: np.random.Generator, width: int, count: int, edges: int) -> Edges:
@@ -295,8 +357,9 @@ def _sweep_samples() -> list[Sample]:
     ):
         found = _graph(random, width, count, edges)
         formulas = (("tanh z", count // 2), ("add z x0; sigmoid %0", count - count // 2))
-        columns = random.permutation(count)[:kept] if kept < count else np.arange(count)
-        attrs = _attributes(found, formulas, width, columns.tolist())
+        every = width + 2 * count
+        codes = random.permutation(every)[:kept] if kept < every else np.arange(every)
+        attrs = _plan(found, formulas, width, codes)
         arrays = [random.normal(size=len(found.weights))]
         arrays += [random.normal(size=(batch, width))] if width else []
         arrays += [random.normal(size=(batch, count))]
@@ -329,21 +392,16 @@ class Edges:
 Formulas = Sequence[tuple[str, int]]
 
 
-def _attributes(
-    edges: Edges, formulas: Formulas, width: int, kept: Sequence[int]
-) -> dict[str, Any]:
+def _plan(edges: Edges, formulas: Formulas, width: int, kept: Array) -> dict[str, Any]:
     texts = tuple(dict.fromkeys(text for text, _ in formulas))
     kinds = np.repeat([texts.index(text) for text, _ in formulas], [n for _, n in formulas])
-    columns = np.asarray(kept, np.int64)
-    s = Structure.of(edges.slots, edges.targets, edges.weights, kinds, columns, width)
-    return {
-        "runs": Literal.of(s.runs, i32),
-        "rows": Literal.of(s.rows, i32),
-        "edges": Literal.of(s.edges, i32),
-        "formulas": texts,
-        "sources": width,
-        "kept": len(columns),
-    }
+    s = Structure.of(edges.slots, edges.targets, edges.weights, kinds, kept, width)
+    return _attributes(s, texts)
+
+
+def _attributes(s: Structure, formulas: tuple[str, ...]) -> dict[str, Any]:
+    tables = {name: Literal.of(getattr(s, name), i32) for name in ("runs", "rows", "edges", "kept")}
+    return {**tables, "formulas": formulas, "sources": s.sources}
 
 
 def sweep(
@@ -355,14 +413,16 @@ def sweep(
     extras: Sequence[Node] = (),
     kept: Sequence[int] | None = None,
 ) -> Node:
-    """(batch, kept) sums z of nodes; `formulas` lists (text, number of nodes) in their order.
+    """(batch, kept) states and sums; `formulas` lists (text, number of nodes) in their order.
 
     `x` is (batch, sources), each of `extras` (batch, nodes): the arguments x0, x1 ... of formulas.
+    `kept` holds different slots: first the states of x's columns, then those of the nodes, then the
+    nodes' sums. Without it the result has the sums of all nodes.
     """
     count = sum(n for _, n in formulas)
-    columns = range(count) if kept is None else kept
     width = 0 if x is None else _width(x.type)
-    attrs = _attributes(edges, formulas, width, list(columns))
+    codes = range(width + count, width + 2 * count) if kept is None else kept
+    attrs = _plan(edges, formulas, width, np.asarray(codes, np.int64))
     return make("sweep", weights, *(() if x is None else (x,)), *extras, **attrs)
 
 

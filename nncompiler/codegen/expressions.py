@@ -223,6 +223,8 @@ class Expressions:
         condition = self._condition(s.guards)
         fill = constant(s.fill, s.dtype)
         simple = self.affine(s.index) if not s.args else None
+        if simple is not None and simple[1] == 2 and s.dtype != boolean:
+            return self._load_every_second(s, simple[0], condition, fill)
         if simple is None or simple[1] not in (0, 1):
             return self._gather(s, condition, fill)
         base, stride = simple
@@ -249,6 +251,34 @@ class Expressions:
             return self.e.load(self.address(s.name, base), s.dtype, lanes)
         pointer = self.address(s.name, base, inside=False)
         return self.e.masked_load(pointer, s.dtype, mask, fill=self.e.splat(fill, lanes))
+
+    def _load_every_second(
+        self, s: Scalar, base: Value, condition: Value | None, fill: Value
+    ) -> Value:
+        """Two vectors and a shuffle instead of a gather. The second one ends with the last element
+        that is needed, so nothing beyond is touched.
+
+        [a . b . c . d] at 2  ->  [a . b .] and [. c . d]  ->  [a b c d]
+        """
+        lanes = self._lanes_of(s.index)
+        later = self.e.add(base, constant(lanes - 1, i64))
+        mask = self._both(self.mask(s.index), condition, lanes)
+        if mask is None:
+            parts = [self.e.load(self.address(s.name, b), s.dtype, lanes) for b in (base, later)]
+        else:
+            none = constant(False, boolean, lanes)
+            first = self.e.shuffle(mask, none, [lanes if p % 2 else p // 2 for p in range(lanes)])
+            odd = [(p + lanes - 1) // 2 if p % 2 else lanes for p in range(lanes)]
+            masks = (first, self.e.shuffle(mask, none, odd))
+            filler = self.e.splat(fill, lanes)
+            parts = []
+            for place, which in zip((base, later), masks, strict=True):
+                pointer = self.address(s.name, place, inside=False)
+                parts.append(self.e.masked_load(pointer, s.dtype, which, fill=filler))
+        half = lanes // 2
+        return self.e.shuffle(
+            parts[0], parts[1], [2 * t if t < half else 2 * t + 1 for t in range(lanes)]
+        )
 
     def _gather(self, s: Scalar, condition: Value | None, fill: Value) -> Value:
         simple = self.affine(s.index)

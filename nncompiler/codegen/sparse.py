@@ -192,8 +192,17 @@ class _Sweep:
         ]
 
     def _results(self) -> None:
-        """Write the sums that were kept in a workspace: the way back of `_fill`."""
-        if not self.s.sums or self.lanes == 1:
+        """Write the states and sums that are kept: the way back of `_fill`."""
+        kept, zero = constant(self.s.kept, i64), constant(0, i64)
+        if self.lanes == 1 or self.s.kept < self.lanes // 2:
+
+            def one(place: Value, _: list[Value]) -> list[Value]:
+                slot = _table(self.w, self.s.tables[3], place)
+                found = [self._kept(slot, v) for v in range(self.vectors)]
+                self._store(place, found)
+                return []
+
+            self.w.loop(zero, kept, 1, [], one)
             return
         end = self.s.kept // self.lanes * self.lanes
         for vector in range(self.vectors):
@@ -202,22 +211,21 @@ class _Sweep:
                 self._block(base, self.lanes, vector)
                 return []
 
-            self.w.loop(constant(0, i64), constant(end, i64), self.lanes, [], whole)
+            self.w.loop(zero, constant(end, i64), self.lanes, [], whole)
             if end < self.s.kept:
                 self.w.push()
                 self._block(constant(end, i64), self.s.kept - end, vector)
                 self.w.pop()
 
+    def _kept(self, slot: Value, vector: int) -> Value:
+        return self.e.load(self._state(slot, vector), self.dtype, self.lanes)
+
     def _block(self, base: Value, columns: int, vector: int) -> None:
         zero = constant(0, self.dtype, self.lanes)
-        vectors = [
-            self.e.load(
-                self._slot(self.s.sums, self.e.add(base, constant(c, i64)), vector),
-                self.dtype,
-                self.lanes,
-            )
-            for c in range(columns)
-        ]
+        vectors = []
+        for c in range(columns):
+            place = self.e.add(base, constant(c, i64))
+            vectors.append(self._kept(_table(self.w, self.s.tables[3], place), vector))
         vectors = swap(self.w, vectors + [zero] * (self.lanes - columns))
         mask = None
         if columns < self.lanes:
@@ -286,7 +294,8 @@ class _Sweep:
         stop = self.e.add(edge, count)
         zero = constant(0, self.dtype, self.lanes)
         sums = self.w.loop(edge, stop, 1, [zero] * self.vectors, self._edge)
-        self._keep(_table(self.w, rows, self.e.add(at, constant(2, i64))), sums)
+        if self.s.sums:
+            self._keep(_table(self.w, rows, self.e.add(at, constant(2, i64))), sums)
         extras = [self._extra(number, column) for number in range(formula.arity(text))]
         slot = self.e.add(column, constant(self._width, i64))
         for vector, z in enumerate(sums):
@@ -313,28 +322,32 @@ class _Sweep:
         return found
 
     def _keep(self, place: Value, sums: list[Value]) -> None:
-        """Store the sums of a node that has a place in the result."""
-        if self.s.kept == self.s.column.extent:
-            self._store(place, sums)
+        """Remember the sums of a node that has a place."""
+        nodes = self.s.column.extent
+        assert isinstance(nodes, int)
+        slot = self.e.add(place, constant(self._width + nodes, i64))
+        if self.s.sums == nodes:
+            self._remember(slot, sums)
             return
         do, done = self.e.new_label("keep"), self.e.new_label("kept")
         self.e.branch_if(self.e.icmp("sge", place, constant(0, i64)), do, done)
         self.e.label(do)
         self.w.push()
-        self._store(place, sums)
+        self._remember(slot, sums)
         self.w.pop()
         self.e.branch(done)
         self.e.label(done)
 
-    def _store(self, place: Value, sums: list[Value]) -> None:
-        if self.s.sums and self.lanes > 1:
-            for vector, value in enumerate(sums):
-                self.e.store(value, self._slot(self.s.sums, place, vector))
-            return
+    def _remember(self, slot: Value, sums: list[Value]) -> None:
+        for vector, value in enumerate(sums):
+            self.e.store(value, self._state(slot, vector))
+
+    def _store(self, place: Value, values: list[Value]) -> None:
+        """A column of the result."""
         column = Var("place", self.s.kept)
         index = Index.of(self.s.row) * self.s.kept + Index.of(column)
         with self.w.bound(column, Binding(place)):
-            for rows, value in zip(self._bindings(), sums, strict=True):
+            for rows, value in zip(self._bindings(), values, strict=True):
                 with self.w.bound(self.s.row, rows):
                     for name in self.s.outputs:
                         self.w.store(name, index, value)

@@ -26,6 +26,8 @@ from nncompiler.frontend.packing import Number, biases_of, pack, weights_of
 from nncompiler.frontend.site import Layer, Program, Site, View
 from nncompiler.frontend.wiring import Wiring
 
+SIGMOID = "add z x0; sigmoid %0"
+
 
 @dataclass(frozen=True)
 class Part:
@@ -195,45 +197,69 @@ class Builder:
             self.layouts[block.name] = lay_out(self.wiring, block)
         layout = self.layouts[block.name]
         bias = pack(self.program, block.name, "bias", biases_of(nodes), self.views)
-        kept = list(range(len(nodes)))
-        if not self.program.training:
-            kept = [i for i in kept if nodes[i].node in self.needed]
-        x = self.values.columns(block.sources) if block.sources else None
         rows = self.values.parts[0].value.shape[0]
         every = ops.broadcast_to(bias, (rows, len(nodes)))
         if not layout.weights:  # constants
-            z = ops.full((rows, len(kept)), 0.0, self.program.dtype)
-        else:
-            weight = pack(self.program, block.name, "weight", layout.weights, self.views)
-            z = ops.sweep(weight, layout.edges, layout.formulas, x=x, extras=(every,), kept=kept)
-        self.program.names.setdefault(z, block.name)
-        self._parts(block, kept, layout.texts, z, every, bias)
-        return z
+            value = self._constants(layout, every)
+            self.values.add(Part(value), block.members)
+            return value
+        weight = pack(self.program, block.name, "weight", layout.weights, self.views)
+        kept = self._kept(block, layout)
+        y = ops.sweep(
+            weight,
+            layout.edges,
+            layout.formulas,
+            x=self.values.columns(block.sources) if block.sources else None,
+            extras=(every,),
+            kept=kept,
+        )
+        self.program.names.setdefault(y, block.name)
+        place = {slot: i for i, slot in enumerate(kept)}
+        members = enumerate(block.members, len(block.sources))
+        texts = layout.texts
+        for (text, has_sum), run in groupby(
+            ((s, n) for s, n in members if s in place),
+            lambda m: (texts[m[0] - len(block.sources)], m[0] + len(nodes) in place),
+        ):
+            items = list(run)
+            slots = [s for s, _ in items]
+            seen = None
+            if has_sum and text == SIGMOID:
+                first = place[slots[0] + len(nodes)]
+                columns = np.asarray(slots, np.int32) - len(block.sources)
+                given = ops.broadcast_to(
+                    ops.gather(bias, ops.constant(columns)), (rows, len(slots))
+                )
+                seen = y[:, first : first + len(slots)] + given
+            first = place[slots[0]]
+            part = Part(
+                y[:, first : first + len(slots)], seen, "sigmoid" if seen is not None else ""
+            )
+            self.values.add(part, [n for _, n in items])
+        return y
 
-    def _parts(
-        self,
-        block: Block,
-        kept: list[int],
-        texts: list[str],
-        z: Node,
-        every: Node,
-        bias: Node,
-    ) -> None:
-        """The values of the nodes that are kept, function by function."""
-        place = {c: i for i, c in enumerate(kept)}
-        for text, run in groupby(kept, lambda i: texts[i]):
-            columns = list(run)
-            a, b = place[columns[0]], place[columns[-1]] + 1
-            if columns[-1] - columns[0] == len(columns) - 1:
-                given = every[:, columns[0] : columns[-1] + 1]
-            else:
-                some = ops.gather(bias, ops.constant(np.asarray(columns, np.int32)))
-                given = ops.broadcast_to(some, (z.shape[0], len(columns)))
-            seen = z[:, a:b]
-            value, _, _ = formula.derivative(text, seen, (given,))
-            name = "sigmoid" if text == "add z x0; sigmoid %0" else ""
-            part = Part(value, seen + given, name)
-            self.values.add(part, [block.members[i] for i in columns])
+    def _kept(self, block: Block, layout: Layout) -> list[int]:
+        """Slots in the result: all for the backward pass; at inference the states that are read,
+        and the sums of outputs that are sigmoids, for the losses that undo these."""
+        width, count = len(block.sources), len(block.members)
+        if self.program.training:
+            return list(range(width + 2 * count))
+        slots = {n: width + i for i, n in enumerate(block.members)}
+        states = [s for n, s in slots.items() if n in self.needed]
+        texts = layout.texts
+        wanted = set(self.wiring.outputs)
+        undone = [s for n, s in slots.items() if n in wanted and texts[s - width] == SIGMOID]
+        return states + [s + count for s in undone]
+
+    def _constants(self, layout: Layout, every: Node) -> Node:
+        """The values of neurons without predecessors."""
+        parts, at = [], 0
+        for text, count in layout.formulas:
+            given = every[:, at : at + count]
+            value, _, _ = formula.derivative(text, ops.full_like(given, 0.0), (given,))
+            parts.append(value)
+            at += count
+        return _beside(parts)
 
     # ------------------------------------------------------------ other aggregations
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx as nx
 import numpy as np
 
 from ir.types import DType
@@ -22,6 +21,9 @@ from nncompiler.frontend.lifting import Block, lift
 from nncompiler.frontend.packing import check_shared
 from nncompiler.frontend.site import Built, Network, Program, Site, View
 from nncompiler.frontend.wiring import Wiring, read_wiring
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 INPUT, OUTPUT = "inputs", "outputs"
 

@@ -331,10 +331,11 @@ def make_objective(
             hint = suggest(pattern, network.parameters)
             raise fail(f"no parameter of the objective's outputs fits '{pattern}'", hint=hint)
     if made is not None and not any(p.trainable for p in network.parameters.values()):
+        frozen = next(iter(network.parameters), None)
         raise fail(
-            "the network has no trainable parameters, so there is nothing to optimize",
+            f"output '{outputs[0]}' has no trainable parameters: there is nothing to optimize",
             node=outputs[0],
-            hint="leave out the optimizer",
+            hint=f"'{frozen}' is frozen" if frozen else "leave out the optimizer",
         )
     by_output = dict.fromkeys(losses, kinds) if isinstance(kinds, str) else dict(kinds or {})
     chosen = dict(found)

@@ -11,17 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import networkx as nx
 import numpy as np
 
 from ir.ops import formula
 from ir.types import DType
 from nncompiler.frontend.activations import ROW_WISE, make_activation
-from nncompiler.frontend.graphs import fail
+from nncompiler.frontend.graphs import fail, needed_nodes
 from nncompiler.frontend.names import suggest
 from nncompiler.frontend.regularizers import Regularizer, make_regularizer
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 NODE = ("activation", "bias", "aggregation", "trainable", "regularizer")
 EDGE = ("weight", "weight_name", "trainable", "regularizer")
@@ -96,13 +98,12 @@ def read_wiring(graph: nx.DiGraph[Any], outputs: Sequence[Hashable] | None, dtyp
     inputs = _inputs(graph)
     wanted = _outputs(graph, outputs)
     _check_attributes(graph, set(inputs))
-    needed = _reaching(graph, wanted) - set(inputs)
     neurons, incoming = {}, {}
     depth = dict.fromkeys(inputs, 0)
     leaving: dict[Hashable, int] = {}
     keys: dict[object, tuple[object, str | None]] = {}
-    for node in nx.topological_sort(graph):
-        if node not in needed:
+    for node in needed_nodes(graph, wanted):
+        if node in depth:  # an input
             continue
         neurons[node] = _neuron(graph, node, keys, dtype)
         edges = [_edge(u, node, data) for u, _, data in graph.in_edges(node, data=True)]
@@ -111,18 +112,6 @@ def read_wiring(graph: nx.DiGraph[Any], outputs: Sequence[Hashable] | None, dtyp
         for edge in edges:
             leaving[edge.source] = leaving.get(edge.source, 0) + 1
     return Wiring(tuple(inputs), tuple(wanted), neurons, incoming, depth, leaving)
-
-
-def _reaching(graph: nx.DiGraph[Any], wanted: Iterable[Hashable]) -> set[Hashable]:
-    """The nodes that some of `wanted` depend on, and these."""
-    found = set(wanted)
-    waiting = list(found)
-    while waiting:
-        for node in graph.predecessors(waiting.pop()):
-            if node not in found:
-                found.add(node)
-                waiting.append(node)
-    return found
 
 
 def _neuron(

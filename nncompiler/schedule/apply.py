@@ -32,6 +32,7 @@ from ir.loops import (
     Vectorize,
     Write,
 )
+from ir.nests import start_of
 from ir.scalar import Scalar
 from ir.types import DType
 from nncompiler.schedule.heuristics import FULL_UNROLL, cost_of
@@ -259,18 +260,20 @@ def vector_axis(scatter: Scatter, axes: tuple[Var, ...]) -> Var | None:
 
 
 def scatter_loops(kernel: Kernel) -> Function:
-    """Zero the result, then add row after row, in order: the sum does not depend on threads."""
+    """Zero the result (or copy its base, or nothing where that is the result itself), then add row
+    after row, in order: the sum does not depend on threads."""
     scatter = kernel.scatter
     assert scatter is not None
     target = next(b for b in kernel.buffers if b.name == scatter.buffer)
     cell = Var("z", target.size)
     lanes = next((d.lanes for d in kernel.schedule if isinstance(d, Vectorize)), 1)
-    zero = Store(target.name, Index.of(cell), scalar.const(0, target.dtype))
+    start = Store(target.name, Index.of(cell), start_of(scatter, cell))
     add: Stmt = ScatterAdd(
         scatter.buffer, scatter.index, scatter.row, scatter.stride, scatter.value
     )
     along = vector_axis(scatter, kernel.axes)
     for v in reversed(kernel.axes):
         add = For(v, "vector", lanes, (add,)) if v is along else For(v, "serial", 1, (add,))
-    clear = For(cell, "vector", lanes, (zero,))
-    return Function(kernel.label, kernel.buffers, (clear, add))
+    if scatter.base == target.name:
+        return Function(kernel.label, kernel.buffers, (add,))
+    return Function(kernel.label, kernel.buffers, (For(cell, "vector", lanes, (start,)), add))

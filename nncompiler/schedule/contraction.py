@@ -11,39 +11,46 @@ contraction is a row kernel like any other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from ir import scalar
-from ir.index import Index, Var
+from ir.index import Guard, Index, Var
 from ir.loops import (
     Buffer,
     For,
     Function,
     Kernel,
+    Outermost,
     Pack,
+    Partial,
     Stmt,
     Store,
     Tile,
     TileBy,
     Transpose,
     Vectorize,
+    Write,
 )
 from ir.scalar import Scalar
 from ir.types import Dim, Extent, multiply
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.apply import row_loops, stores
+from nncompiler.schedule.axes import merge_axes
 from nncompiler.schedule.heuristics import (
     choose_contract,
     choose_rows,
     fitting_lanes,
+    near_axes,
     size_of,
     tile_rows,
 )
 
 UNROLL = 4
-SCATTER_COST = 30.0  # cycles of a vector that is written or read at a distance, see _column_cost
+SCATTER_COST = 30.0  # cycles of a vector that is written or read at a distance
+TURN_COST = 8.0  # the same where a block of the result is turned before it is written
 
 
 def plan_contraction(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
@@ -55,7 +62,7 @@ def plan_contraction(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
     m, n, lhs, rhs = roles
     schedule = choose_contract(kernel, m, n, lhs, rhs, target)
     kernel = replace(kernel, schedule=schedule)
-    return kernel, _loops(kernel, m, n, lhs, rhs)
+    return kernel, _Loops(kernel, m, n, lhs, rhs, target).function()
 
 
 def as_product(kernel: Kernel) -> Kernel:
@@ -108,7 +115,12 @@ def _roles(kernel: Kernel, target: Target) -> tuple[Var, Var, Scalar, Scalar] | 
     _, n, lhs, rhs, rows = best
     if not rows and rhs.index.coefficient(n) != 1:
         return None  # a matrix times a vector: a dot product per row
-    m = max(rows, key=lambda v: size_of(v.extent), default=Var("one", 1))
+    near = near_axes(kernel, n, size_of(n.extent))
+    m = max(
+        rows,
+        key=lambda v: (v in near, size_of(v.extent)),
+        default=Var("one", 1),
+    )
     return m, n, lhs, rhs
 
 
@@ -130,46 +142,173 @@ def _column_cost(n: Var, rhs: Scalar, kernel: Kernel, lanes: int) -> float:
     touched = [w.index for w in kernel.writes]
     touched += [s.index for s in scalar.walk(values) if s.kind == "load"]
     distant = sum(1 for index in touched if index.coefficient(n) not in (0, 1))
-    cost = empty * (1 + distant * SCATTER_COST * 2 / steps)
+    turned = any(not _moves(rhs, v) for v in near_axes(kernel, n, extent))
+    cost = empty * (1 + distant * (TURN_COST if turned else SCATTER_COST) * 2 / steps)
     return cost if rhs.index.coefficient(n) == 1 else cost + 8 / rows
 
 
-def _loops(kernel: Kernel, m: Var, n: Var, lhs: Scalar, rhs: Scalar) -> Function:
-    (reduction,) = kernel.reductions
-    lanes = _directive(kernel, Vectorize, n.name).lanes
-    width = _directive(kernel, TileBy, n.name).size
-    height = _directive(kernel, TileBy, m.name).size
-    outer = [v for v in kernel.axes if v not in (m, n)]
-    body: list[Stmt] = []
-    workspace: tuple[Buffer, ...] = ()
-    if Pack("rhs") in kernel.schedule:
-        rhs, copy, buffer = _pack(kernel, n, width, rhs, lanes, "packed_rhs")
-        body.append(copy)
-        workspace += (buffer,)
-    if Pack("lhs") in kernel.schedule:
-        lhs, copy, buffer = _pack(kernel, m, height, lhs, min(lanes, height), "packed_lhs")
-        body.append(copy)
-        workspace += (buffer,)
-    epilogue = tuple(stores(kernel.writes))
-    tile: Stmt = Tile(
-        m,
-        n,
-        kernel.reduce_axes,
-        reduction.name,
-        lhs,
-        rhs,
-        epilogue,
-        tile_rows(m.extent, height),
-        width // lanes,
-        lanes,
-        UNROLL,
-    )
-    tile = _nest(outer, tile)
-    return Function(kernel.label, kernel.buffers, (*body, tile), workspace=workspace)
+class _Loops:
+    """Applies the directives of a contraction's schedule."""
+
+    def __init__(
+        self, kernel: Kernel, m: Var, n: Var, lhs: Scalar, rhs: Scalar, target: Target
+    ) -> None:
+        self.kernel, self.m, self.n, self.target = kernel, m, n, target
+        self.n_whole = n
+        self.lanes = _directive(kernel, Vectorize, n.name).lanes
+        self.width = _directive(kernel, TileBy, n.name).size
+        self.height = _directive(kernel, TileBy, m.name).size
+        self.writes = kernel.writes
+        self.outer = [v for v in kernel.axes if v not in (m, n)]
+        slices = [d.axis for d in kernel.schedule if isinstance(d, Partial)]
+        self.slice = next((v for v in kernel.reduce_axes if v.name in slices), None)
+        self.summed = tuple(v for v in kernel.reduce_axes if v != self.slice)
+        self.copies: list[Stmt] = []
+        self.workspace: list[Buffer] = []
+        self.scratch: list[Buffer] = []
+        self.lhs, self.rhs = lhs, rhs
+
+    def function(self) -> Function:
+        schedule = self.kernel.schedule
+        if Pack("rhs") in schedule:
+            self.rhs = self._packed(self.n, self.width, self.rhs, self.lanes, "packed_rhs")
+        if Pack("lhs") in schedule:
+            lanes = min(self.lanes, self.height)
+            self.lhs = self._packed(self.m, self.height, self.lhs, lanes, "packed_lhs")
+        if Outermost(self.n.name) in schedule:
+            self._cut_columns()
+        body = [*self.copies, *(self._sliced() if self.slice else self._whole())]
+        label, buffers = self.kernel.label, self.kernel.buffers
+        workspace, scratch = tuple(self.workspace), tuple(self.scratch)
+        return Function(label, buffers, tuple(body), scratch, workspace)
+
+    def _packed(self, axis: Var, block: int, operand: Scalar, lanes: int, name: str) -> Scalar:
+        packed, copy, buffer = _pack(self.kernel, axis, block, operand, lanes, name)
+        self.copies.append(copy)
+        self.workspace.append(buffer)
+        return packed
+
+    def _cut_columns(self) -> None:
+        """n -> n_block * width + n_column, the blocks outside of all loops."""
+        assert isinstance(self.n.extent, int)
+        block = Var(f"{self.n.name}_block", self.n.extent // self.width)
+        column = Var(f"{self.n.name}_column", self.width)
+        change = {self.n: Index.of(block) * self.width + Index.of(column)}
+        self.rhs = scalar.substitute(self.rhs, change)
+        self.writes = tuple(
+            replace(w, index=w.index.substitute(change), value=scalar.substitute(w.value, change))
+            for w in self.writes
+        )
+        self.n, self.outer = column, [block, *self.outer]
+
+    def _tile(self, epilogue: Sequence[Stmt]) -> Stmt:
+        return Tile(
+            self.m,
+            self.n,
+            self.summed,
+            self.acc.name,
+            self.lhs,
+            self.rhs,
+            tuple(epilogue),
+            tile_rows(self.m.extent, self.height, stream=self._is_stream),
+            self.width // self.lanes,
+            self.lanes,
+            UNROLL,
+        )
+
+    @property
+    def _is_stream(self) -> bool:
+        """Is a block of columns, over all steps, larger than the first cache?"""
+        steps = math.prod(size_of(v.extent) for v in self.summed)
+        return steps * self.width * self.rhs.dtype.bytes > self.target.l1
+
+    @property
+    def acc(self) -> Scalar:
+        return scalar.ref(self.kernel.reductions[0].name, self.lhs.dtype)
+
+    def _whole(self) -> list[Stmt]:
+        if Pack("result") in self.kernel.schedule:
+            return self._turned()
+        return [_nest(self.outer, self._tile(stores(self.writes)))]
+
+    def _turned(self) -> list[Stmt]:
+        """A block of the result by rows, then by columns, then where it belongs."""
+        n, dtype = self.n, self.lhs.dtype
+        assert isinstance(n.extent, int)
+        near = near_axes(self.kernel, self.n_whole, n.extent)
+        place, rows = _row_major(near)
+        turned = Var("turned", rows)
+        around = [v for v in self.outer if v not in near]
+        # stages of their own share nothing but buffers that all threads see
+        place_of_blocks = self.scratch if around else self.workspace
+        for name in ("by_rows", "by_columns"):
+            place_of_blocks.append(Buffer(name, dtype, rows * n.extent, True))
+        row, column = Index.of(turned), Index.of(n)
+        tile = self._tile([Store("by_rows", place * n.extent + column, self.acc)])
+        value = scalar.load("by_rows", row * n.extent + column, dtype)
+        turn = Transpose(n, turned, "by_columns", column * rows + row, value, self.lanes)
+        total = scalar.load("by_columns", column * rows + place, dtype)
+        body = [
+            _nest([v for v in near if v != self.m], tile),
+            turn,
+            *self._finish((n, *near), total),
+        ]
+        return _nest_all(around, body)
+
+    def _finish(self, axes: tuple[Var, ...], total: Scalar) -> tuple[Stmt, ...]:
+        """The results of all points, from sums in memory."""
+        rows = replace(
+            self.kernel,
+            recipe="rows",
+            axes=axes,
+            reduce_axes=(),
+            reductions=(),
+            writes=self._with(total),
+        )
+        rows = merge_axes(rows)
+        function = row_loops(replace(rows, schedule=choose_rows(rows, self.target)))
+        self.scratch += function.scratch
+        return function.body
+
+    def _with(self, total: Scalar) -> tuple[Write, ...]:
+        """The writes with the sum read from memory."""
+        acc = self.acc
+        return tuple(
+            replace(w, value=scalar.rewrite(w.value, lambda s: total if s is acc else None))
+            for w in self.writes
+        )
+
+    def _sliced(self) -> list[Stmt]:
+        """for each slice: partial += its sum;  then the results of all points."""
+        assert self.slice is not None
+        order = (*self.outer, self.m, self.n)
+        index, size = _row_major(order)
+        dtype = self.lhs.dtype
+        self.workspace.append(Buffer("partial", dtype, size, True))
+        not_first = Guard(Index.of(self.slice), 1, self.slice.extent)
+        before = scalar.load("partial", index, dtype, guards=(not_first,))
+        after = scalar.apply("add", (before, self.acc), dtype)
+        tile = _nest(self.outer, self._tile([Store("partial", index, after)]))
+        loop = For(self.slice, "ordered", 1, (tile,))
+        return [loop, *self._finish(self.kernel.axes, scalar.load("partial", index, dtype))]
+
+
+def _row_major(axes: Sequence[Var]) -> tuple[Index, int]:
+    """The place of a point of the axes in memory of its own, and how much there is."""
+    index, size = Index(), 1
+    for v in reversed(axes):
+        assert isinstance(v.extent, int)
+        index, size = index + Index.of(v) * size, size * v.extent
+    return index, size
 
 
 def _pack(
-    kernel: Kernel, axis: Var, block: int, operand: Scalar, lanes: int, name: str
+    kernel: Kernel,
+    axis: Var,
+    block: int,
+    operand: Scalar,
+    lanes: int,
+    name: str,
 ) -> tuple[Scalar, Stmt, Buffer]:
     """A copy of an operand in the order in which tiles read it: (load of it, statement, buffer).
 
@@ -211,9 +350,13 @@ def _pack(
 
 
 def _nest(axes: Sequence[Var], stmt: Stmt) -> Stmt:
+    return _nest_all(axes, [stmt])[0]
+
+
+def _nest_all(axes: Sequence[Var], body: list[Stmt]) -> list[Stmt]:
     for v in reversed(axes):
-        stmt = For(v, "serial", 1, (stmt,))
-    return stmt
+        body = [For(v, "serial", 1, tuple(body))]
+    return body
 
 
 D = TypeVar("D", Vectorize, TileBy)

@@ -5,9 +5,21 @@ Figures are estimates in "vector instructions"; only their order matters.
 
 from __future__ import annotations
 
+import math
+
 from ir import scalar
 from ir.index import Index, Var
-from ir.loops import Directive, Kernel, Pack, Tile, TileBy, Unroll, Vectorize
+from ir.loops import (
+    Directive,
+    Kernel,
+    Outermost,
+    Pack,
+    Partial,
+    Tile,
+    TileBy,
+    Unroll,
+    Vectorize,
+)
 from ir.op import CHEAP, REGISTRY
 from ir.scalar import Scalar
 from ir.types import Dim, Extent, f32, f64
@@ -20,6 +32,8 @@ HORIZONTAL_COST = 20  # combining the lanes of one vector
 # When a contiguous operand is packed all the same: bytes in all, bytes of a row, times it is read.
 LARGE, LONG, REUSED = 1 << 19, 1 << 11, 256
 SINGLE_ROW = 8  # vectors of a tile with one row
+LONG_SLICE = 256  # summed elements between two additions to partial sums in memory
+MOST_TURNED = 1 << 14  # elements of a block of the result that is written in another order
 FULL_UNROLL = 16  # reductions no longer than this are written out
 
 
@@ -82,7 +96,7 @@ def _access_cost(index: Index, axis: Var, lanes: int) -> float:
     stride = index.coefficient(axis)
     if stride == 0:
         return 0.5
-    return 1.0 if stride == 1 else 3.0 * lanes
+    return {1: 1.0, 2: 4.0}.get(stride or 0, 3.0 * lanes)
 
 
 # --------------------------------------------------------------------------- contractions
@@ -106,6 +120,7 @@ def choose_contract(
     if lhs.index.coefficient(m) == 1 and _is_far_apart(kernel, n, m, lhs):
         packs.append(Pack("lhs"))
         vectors, height = (3, 8) if target.registers >= 32 else (vectors, 4)
+    packs += _blocking(kernel, m, n, rhs, vectors * lanes, bool(packs), target)
     return (
         Vectorize(n.name, lanes),
         TileBy(n.name, vectors * lanes),
@@ -113,6 +128,53 @@ def choose_contract(
         Unroll("k", 4),
         *packs,
     )
+
+
+def _blocking(
+    kernel: Kernel, m: Var, n: Var, rhs: Scalar, width: int, is_packed: bool, target: Target
+) -> list[Directive]:
+    """Whether partial sums, blocks of columns or a turned result keep data in the caches."""
+    found: list[Directive] = []
+    first, *rest = kernel.reduce_axes
+    operands = sum(size_of(b.size) * b.dtype.bytes for b in kernel.buffers if not b.written)
+    steps = math.prod(size_of(v.extent) for v in rest)
+    is_static = all(isinstance(v.extent, int) for v in kernel.axes)
+    if rest and is_static and steps >= LONG_SLICE and operands > target.l2:
+        return [Partial(first.name)]
+    assert isinstance(n.extent, int)
+    columns = n.extent
+    weights = math.prod(
+        size_of(v.extent)
+        for v in (*kernel.axes, *kernel.reduce_axes)
+        if rhs.index.coefficient(v) != 0
+    )
+    is_large = 2 * weights * rhs.dtype.bytes > target.l2
+    if is_packed and is_large and columns % width == 0 and columns > width:
+        found.append(Outermost(n.name))
+        columns = width
+    if m in near_axes(kernel, n, columns):
+        found.append(Pack("result"))
+    return found
+
+
+def near_axes(kernel: Kernel, n: Var, columns: int) -> tuple[Var, ...]:
+    """The axes whose points are neighbours in the result where those of `n` are not, outermost
+    first, as many as fit a block of `columns`; a block is computed by rows and then turned.
+
+    y[i*4096 + j*256 + p*16 + q], n = j   ->   p, q
+    """
+    stored = kernel.writes[0].index
+    found: list[Var] = []
+    size = 1
+    while stored.coefficient(n) != 1:
+        v = next((v for v in kernel.axes if stored.coefficient(v) == size), None)
+        if v in (None, n) or not isinstance(v.extent, int):
+            break
+        if size * v.extent * columns > MOST_TURNED:
+            break
+        found.insert(0, v)
+        size *= v.extent
+    return tuple(found) if size >= 4 else ()
 
 
 def _is_far_apart(kernel: Kernel, other: Var, axis: Var, operand: Scalar) -> bool:
@@ -153,20 +215,21 @@ def single_row_vectors(tile: Tile) -> int:
     return needed if needed <= SINGLE_ROW else SINGLE_ROW // tile.vectors * tile.vectors
 
 
-def tile_rows(m: Dim, height: int) -> tuple[int, ...]:
+def tile_rows(m: Dim, height: int, *, stream: bool = False) -> tuple[int, ...]:
     """Heights of the tiles that together serve `m` rows, tall ones first.
 
         64, 6   ->  4          17, 6  ->  6, 5          batch, 4  ->  4, 1
 
-    One height for all is best: every height is a piece of code of its own.
+    One height for all is best, for every height is a piece of code of its own; but where the block
+    of the right operand is a `stream` from beyond the first cache, tall tiles read it less often.
     """
     if not isinstance(m, int):
         return tuple(dict.fromkeys((height, *((2,) if height >= 8 else ()), 1)))
     if m <= height:
         return (max(m, 1),)
-    for even in range(height, height // 2, -1):
+    for even in range(height, height - 1 if stream else height // 2, -1):
         if m % even == 0:
             return (even,)
     count = -(-m // height)
     even = -(-m // count)
-    return even, m % even
+    return (even, m % even) if m % even else (even,)

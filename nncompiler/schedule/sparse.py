@@ -33,7 +33,7 @@ def plan_sparse(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
 def _plan_sweep(stmt: Sweep, target: Target) -> tuple[Sweep | PairSums, tuple[Buffer, ...]]:
     dtype = stmt.weights.dtype
     lanes = target.lanes(dtype)
-    slots = _columns(stmt.source.extent) + _columns(stmt.column.extent)
+    slots = _columns(stmt.source.extent) + _columns(stmt.column.extent) + stmt.sums
     fits = slots * 2 * lanes * dtype.bytes <= SWEEP_BYTES
     wide = lanes * (2 if fits else 1)
     nodes = _columns(stmt.column.extent)
@@ -41,12 +41,8 @@ def _plan_sweep(stmt: Sweep, target: Target) -> tuple[Sweep | PairSums, tuple[Bu
         f"x{number}" if extra.index.coefficient(stmt.row) else ""
         for number, extra in enumerate(stmt.extras)
     )
-    sums = "sums" if stmt.kept >= lanes // 2 else ""
-    planned = replace(
-        stmt, lanes=lanes, vectors=wide // lanes, state="state", copies=copies, sums=sums
-    )
+    planned = replace(stmt, lanes=lanes, vectors=wide // lanes, state="state", copies=copies)
     sizes = {"state": slots} | {name: nodes for name in copies if name}
-    sizes |= {"sums": stmt.kept} if sums else {}
     return planned, tuple(Buffer(n, dtype, size * wide, True) for n, size in sizes.items())
 
 

@@ -94,6 +94,8 @@ def choose(axes: list[Axis], cost: float, symbols: set[str]) -> Split | None:
 def _axes(stmt: Stmt) -> Iterator[Axis]:
     """Loops of a stage whose passes may run in any order, each the only statement of the last."""
     match stmt:
+        case For(kind="ordered", body=(only,)):
+            yield from _axes(only)
         case For(var=var, kind="serial" | "parallel" | "vector", step=step, body=body):
             yield var, step
             if len(body) == 1:
@@ -139,7 +141,8 @@ def _cost(kernel: Kernel, stmt: Stmt, target: Target) -> float:
             points = _points(kernel.axes) / s.lanes
             epilogue = [e.value for e in s.epilogue if isinstance(e, Store)]
             work = 1 + sum(cost_of(x) for x in scalar.walk(epilogue))
-            return points * (_points(s.k) / 2 + work)
+            slices = [x.var for x in inner if isinstance(x, For) and x.kind == "ordered"]
+            return points * _points(tuple(slices)) * (_points(s.k) / 2 + work)
         if isinstance(s, Transpose) or kernel.recipe == "contract":
             copied = next(b.dtype for b in kernel.buffers)
             loops = [x.var for x in inner if isinstance(x, For)]

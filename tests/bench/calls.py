@@ -35,7 +35,7 @@ def xor() -> dict[str, Callable[[], object]]:
     model = nnc.compile(g, loss="mse", optimizer=nnc.SGD(0.1), options=one)
     x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
     t = np.array([[0], [1], [1], [0]], np.float32)
-    wide, numbers = x.astype(np.float64), t.astype(np.int64)
+    wide, wide_t = x.astype(np.float64), t.astype(np.float64)
     bound = model.bind(x, t)
     w1, b1, w2, b2 = (np.array(a) for a in model.parameters.values())
 
@@ -52,7 +52,7 @@ def xor() -> dict[str, Callable[[], object]]:
 
     return {
         "xor model.step(x, t)": lambda: model.step(x, t),
-        "xor model.step of f64, i64": lambda: model.step(wide, numbers),
+        "xor model.step of f64": lambda: model.step(wide, wide_t),
         "xor model(x)": lambda: model(x),
         "xor bound()": bound,
         f"xor bound.run({LOOP})": lambda: bound.run(LOOP),

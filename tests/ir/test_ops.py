@@ -138,9 +138,11 @@ def swept(arrays: list[np.ndarray], attrs: Any, result: np.ndarray) -> np.ndarra
             return np.tanh(z)
         return 1 / (1 + np.exp(-(z + rest[-1][b, column])))
 
-    for column, _, place in rows:
-        for b in range(len(result) if place >= 0 else 0):
-            result[b, place] = total(b, column)
+    states = width + len(rows)
+    summed = {states + place: column for column, _, place in rows}
+    for k, slot in enumerate(attrs["kept"].array.tolist()):
+        for b in range(len(result)):
+            result[b, k] = state(b, slot) if slot < states else total(b, summed[slot])
     return result
 
 
@@ -184,9 +186,10 @@ def plain(op: Op, y: Node, arrays: list[np.ndarray], attrs: Any) -> np.ndarray:
             for p in points(indices.shape):
                 result[p] = x[min(max(indices[p], 0), len(x) - 1)]
         case Lowering.SCATTER, _:
-            updates, indices = arrays
+            *base, updates, indices = arrays
+            result += base[0] if base else 0
             for p in points(indices.shape):
-                if 0 <= indices[p] < attrs["size"]:
+                if 0 <= indices[p] < len(result):
                     result[indices[p]] += updates[p]
         case Lowering.FOLD, _:
             window, sizes = REGISTRY["window"], arrays[0].shape[len(shape) :]

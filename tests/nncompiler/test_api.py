@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 import warnings
@@ -304,6 +306,23 @@ def test_learning_rate_is_live_and_takes_schedules() -> None:
     assert int(model.state["optimizer.t"]) == 1
     model.fit(X, T, callbacks=[lambda epoch, logs: setattr(model, "learning_rate", 0.1)], verbose=0)
     assert model.learning_rate == pytest.approx(0.1)
+
+
+def test_a_deep_copy_trains_on_by_itself() -> None:
+    model = compiled(optimizer=nnc.Adam(0.01))
+    model.fit(X, T, epochs=2, batch_size=8, verbose=0)
+    model.learning_rate = nnc.Cosine(0.02, steps=40)
+    twin = copy.deepcopy(model)
+    before = model.state.copy()
+    again = twin.fit(X, T, epochs=2, batch_size=8, verbose=0).history
+    assert all(np.array_equal(model.state[k], before[k]) for k in before)
+    assert model.fit(X, T, epochs=2, batch_size=8, verbose=0).history == again
+    np.testing.assert_array_equal(twin(X), model(X))
+
+
+def test_models_are_saved_rather_than_pickled() -> None:
+    with pytest.raises(TypeError, match="save"):
+        pickle.dumps(compiled())
 
 
 def test_models_do_not_share_state() -> None:

@@ -172,3 +172,53 @@ def test_lanes_are_neighbours_in_a_row_not_gathered_one_by_one() -> None:
     g = network("embedding_bag")
     g.nodes["n"]["embedding_dim"] = 64
     assert "llvm.masked.gather" not in nnc.compile(g, outputs="n").stages["llvm"]
+
+
+def table_update(model: nnc.Model) -> Any:
+    """What the training step's kernels do to the table."""
+    kernels = model.program("step").lowered.kernels
+    return [k.scatter for k in kernels if k.scatter is not None]
+
+
+def test_a_plain_gradient_step_touches_only_the_rows_it_read() -> None:
+    for op in ("embedding", "embedding_bag"):
+        model = nnc.compile(network(op), loss="mse", optimizer=nnc.SGD(0.1), dtype="float64")
+        (scatter,) = table_update(model)
+        assert scatter.base == scatter.buffer == "n.weight"
+        table = np.array(model.parameters["n.weight"])
+        x = np.array([[2, 2, 5, 7, 7, 7]])
+        model.step(x, np.ones((1, 2)))
+        changed = (model.parameters["n.weight"] != table).any(1)
+        np.testing.assert_array_equal(np.flatnonzero(changed), [2, 5, 7])
+
+
+def test_updates_made_of_the_rows_themselves_are_made_before_they_are_added() -> None:
+    """The gradient of the mean of squares is a multiple of the rows: 2 p[x] / size."""
+    g = network("embedding")
+    for dtype in ("float32", "float64"):
+        optimizer = nnc.SGD(0.5)
+        model = nnc.compile(g, outputs="n", loss="mse", optimizer=optimizer, dtype=dtype)
+        check_model(model, words)
+
+
+def test_a_table_that_is_also_a_weight_or_read_twice() -> None:
+    g: Any = nx.DiGraph()
+    for name in "ab":
+        g.add_node(name, op="input", shape=("batch", LENGTH), dtype="int32")
+        g.add_node(f"n{name}", op="embedding_bag", num_embeddings=5, embedding_dim=5, share="t")
+        g.add_edge(name, f"n{name}")
+    g.add_node("sum", op="add")
+    g.add_edges_from([("na", "sum"), ("nb", "sum")])
+    tied = g.copy()
+    tied.add_node("y", op="dense", units=5, share="t")  # its weight is the table
+    tied.add_edge("sum", "y")
+    for graph in (g, tied):
+        optimizer = nnc.SGD(0.1)
+        model = nnc.compile(graph, loss="mse", optimizer=optimizer, dtype="float64")
+        check_model(
+            model,
+            lambda rows: {
+                "a": RNG.integers(0, 5, (rows, LENGTH)),
+                "b": RNG.integers(0, 5, (rows, LENGTH)),
+            },
+        )

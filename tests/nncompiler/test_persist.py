@@ -51,6 +51,19 @@ def test_training_goes_on_exactly(optimizer: Any, tmp_path: Path) -> None:
     assert all(np.array_equal(again.state[k], model.state[k]) for k in model.state)
 
 
+def test_a_model_without_its_first_schedule_is_saved(tmp_path: Path) -> None:
+    model = compiled(optimizer=nnc.SGD(nnc.Cosine(0.1, steps=9)))
+    bound = model.bind(X, T)
+    model.step(X, T)
+    model.learning_rate = nnc.Constant(0.05)
+    bound()
+    model.step(X, T)
+    model.save(tmp_path / "m.nnc")
+    again = nnc.load(tmp_path / "m.nnc")
+    assert again.step(X, T) == model.step(X, T)
+    assert set(again.state) == set(model.state)
+
+
 def test_a_saved_reset_model_keeps_its_new_seed(tmp_path: Path) -> None:
     model = compiled()
     model.reset(5)

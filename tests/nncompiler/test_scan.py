@@ -126,6 +126,20 @@ def with_scatter(n: Inputs) -> Node:
     return ops.sum(last * last) + ops.sum(added * added) + ops.sum(picked)
 
 
+def with_base(n: Inputs) -> Node:
+    """A step that adds rows to one time of a sequence, and to what it carries."""
+    rows = ops.constant([2, 0, 2], i32)
+
+    def step(carried: Any, now: Any) -> Any:
+        added = now[0] @ n["w"]  # (batch, 4), a row for every one of the batch
+        table = now[1] + ops.scatter_add(added, rows, 3)
+        return (ops.tanh(carried[0] * 0.5 + ops.scatter_add(added, rows, 3)),), (table,)
+
+    tables = n["x"] @ n["w"]
+    (last,), (found,) = ops.scan(step, [n["h"]], [n["x"], tables])
+    return ops.sum(last * last) + ops.sum(found * found)
+
+
 CASES: list[Callable[[Inputs], Node]] = [
     plain,
     backwards,
@@ -135,7 +149,7 @@ CASES: list[Callable[[Inputs], Node]] = [
     stacked,
     without_sequences,
 ]
-FIXED = [*CASES, with_scatter]
+FIXED = [*CASES, with_scatter, with_base]
 
 
 def build(case: Callable[[Inputs], Node], batch: int | Extent, times: int = TIMES) -> Graph:

@@ -54,6 +54,10 @@ def agree(before: Graph, after: Graph, values: dict[str, Any]) -> None:
 rows = ops.broadcast_to(v, (4, 6))
 
 
+places, taken = i[:, 0], ops.cast(x[:, 0], i32)
+added, added2 = ops.scatter_add(c, places, 4), ops.scatter_add(x, taken, 4)
+
+
 def full(value: float, like: Node = a) -> Node:
     return ops.full_like(like, value)
 
@@ -135,6 +139,9 @@ PICTURES: list[tuple[str, Node, Node]] = [
         make("broadcast", v, shape=(6, 6), axes=(0,)) * ops.broadcast_to(v, (6, 6)),
     ),
     ("known rows", ops.gather(a, np.array([1, 2], np.int32)), a[1:3]),
+    ("rows added", a + added, ops.scatter_onto(a, c, places)),
+    ("rows subtracted", a - added * s, ops.scatter_onto(a, -(c * s), places)),
+    ("two tables", a + (added + added2), ops.scatter_onto(a + added, x, taken)),
 ]
 
 
@@ -144,6 +151,8 @@ STAYS = [
     a / 3.0,
     a * 0.0,
     a - a,
+    added - a,
+    (a + 1.0) + added,
     (a * 2.0) * 0.5,
     (a * 3.0) * 5.0,
     ops.cast(ops.cast(a, f32), f64),

@@ -194,6 +194,50 @@ def test_odd_arrays_give_the_same(step_artifact, kind):
     assert calls.general == 4
 
 
+CASTS = {
+    "f8": (lambda x, t: (x.astype("f8") * (1 + 1e-9), t), 0),
+    "i4": (lambda x, t: (x, t.astype("i4")), 0),
+    "u1": (lambda x, t: (x, t.astype("u1")), 0),
+    "u2": (lambda x, t: (x, t.astype("u2")), 1),
+    "strided f8": (lambda x, t: (np.repeat(x.astype("f8"), 2, axis=1)[:, ::2], t), 1),
+    "swapped f8": (lambda x, t: (x.astype(">f8"), t), 1),
+    "overflow": (lambda x, t: (np.where(x > 0, 1e300, x.astype("f8")), t), 1),
+    "infinite": (lambda x, t: (np.where(x > 0, np.inf, x.astype("f8")), t), 0),
+    "NaN": (lambda x, t: (np.where(x == x[0, 0], np.nan, x.astype("f8")), t), 1),
+    "negative label": (lambda x, t: (x, -1 - t.astype("i4")), 1),
+}
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("kind", CASTS)
+def test_casts_are_those_of_the_general_way(step_artifact, kind):
+    change, general = CASTS[kind]
+    calls = step(step_artifact, "y")
+    calls.route = replace(calls.route, casts=True)
+    for rows in (40, 40, 3, 3, 3):
+        calls.call(*data(rows))
+    x, t = change(*data(3))
+    before = calls.general
+    results = []
+    for call in (calls.call, lambda *a: calls.session(dict(zip(calls.names, a, strict=True)))["y"]):
+        try:
+            results.append(call(x, t).tobytes())
+        except ValueError as error:
+            results.append(str(error))
+    assert results[0] == results[1]
+    assert calls.general == before + general
+    np.testing.assert_array_equal(calls.call(*data(3)), expected(*data(3)))
+
+
+def test_large_arrays_are_cast_the_general_way(forward_artifact):
+    calls = Calls(forward_artifact, ("x",), "y")
+    calls.route = replace(calls.route, casts=True)
+    x = np.ones((5000, 1), np.float32)
+    for _ in range(3):
+        np.testing.assert_array_equal(calls.call(x), 3 * x)
+    assert calls.general == 3
+
+
 def test_read_only_arrays_and_foreign_buffers_fit(step_artifact):
     calls = step(step_artifact, "y")
     x, t = data(4)

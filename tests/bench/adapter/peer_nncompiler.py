@@ -21,6 +21,7 @@ if importlib.util.find_spec("nncompiler") is None:  # not installed: from this r
     sys.path.append(str(Path(__file__).resolve().parents[3]))
 
 IMAGES = ("lenet", "deconv_ae")
+TEXTS = ("transformer", "embed_bag")
 NAME, IMPORTS = "nncompiler", ["nncompiler"]
 
 
@@ -29,7 +30,7 @@ def env(threads: int, variant: str) -> dict[str, str]:
 
 
 def variants(wl: Any) -> list[str]:
-    if wl.family in (*IMAGES, "rnn") and wl.kind == "train":
+    if wl.family in (*IMAGES, *TEXTS, "rnn") and wl.kind == "train":
         return ["call", "bound"]
     if wl.family == "mlp" and wl.kind == "train":
         native = wl.cfg.get("loop") or wl.cfg.get("epoch")
@@ -61,6 +62,8 @@ def build(wl: Any, data: Any, variant: str, threads: int) -> Session:
         return build_elementwise(data)
     if wl.family in IMAGES:
         return build_images(wl, data, variant, options)
+    if wl.family in TEXTS:
+        return build_text(wl, data, variant, options)
     if wl.family == "rnn":
         return build_recurrent(wl, data, variant, options)
     return build_mlp(wl, data, variant, options)
@@ -162,6 +165,66 @@ def autoencoder_layers() -> dict[str, dict[str, Any]]:
         "d0": {**up, "filters": 16, "activation": "relu"},
         "d1": {**up, "filters": 1, "activation": "sigmoid"},
     }
+
+
+# ------------------------------------------------------------------ networks of words
+
+
+def build_text(wl: Any, data: Any, variant: str, options: Any) -> Session:
+    g = encoder(wl.cfg) if wl.family == "transformer" else bag_of_words(wl.cfg)
+    model = nnc.compile(g, loss="cross_entropy", optimizer=optimizer(wl), options=options)
+    given = encoder_parameters(data.params) if wl.family == "transformer" else data.params
+    for name in model.parameters:
+        layer, _, suffix = name.rpartition(".")
+        key = name if name in given else "emb" if layer == "emb" else suffix[0] + layer
+        model.parameters[name][...] = given[key]
+    return Session(train_step(wl, data, variant, model), loss=float)
+
+
+def bag_of_words(cfg: dict[str, Any]) -> Any:
+    g = nx.DiGraph()
+    g.add_node("x", op="input", shape=("batch", cfg["T"]), dtype="int64")
+    size = dict(num_embeddings=cfg["vocab"], embedding_dim=cfg["d"])
+    g.add_node("emb", op="embedding_bag", **size)
+    g.add_node("0", op="dense", units=cfg["hidden"], activation="relu")
+    g.add_node("1", op="dense", units=2)
+    nx.add_path(g, ["x", "emb", "0", "1"])
+    return g
+
+
+def encoder(cfg: dict[str, Any]) -> Any:
+    """One encoder block (norms first), the mean over time, and a dense layer."""
+    g = nx.DiGraph()
+    g.add_node("x", op="input", shape=("batch", cfg["T"], cfg["d"]))
+    g.add_node("ln1", op="layer_norm")
+    g.add_node("attend", op="attention", heads=cfg["heads"])
+    g.add_node("sum1", op="add")
+    g.add_node("ln2", op="layer_norm")
+    g.add_node("1", op="dense", units=cfg["ff"], activation=("gelu", {"approximate": "tanh"}))
+    g.add_node("2", op="dense", units=cfg["d"])
+    g.add_node("sum2", op="add")
+    g.add_node("mean", op="mean", axis=1)
+    g.add_node("0", op="dense", units=cfg["classes"])
+    nx.add_path(g, ["x", "ln1", "attend", "sum1", "ln2", "1", "2", "sum2", "mean", "0"])
+    g.add_edges_from([("x", "sum1"), ("sum1", "sum2")])
+    return g
+
+
+def encoder_parameters(p: dict[str, Any]) -> dict[str, Any]:
+    """The harness's arrays under our names; its three first maps of attention are one array."""
+    found = {f"{n}.{ours}": p[n + theirs] for n in ("ln1", "ln2") for ours, theirs in SCALES}
+    found |= {"attend.output.weight": p["wo"], "attend.output.bias": p["bo"]}
+    for name, weight, bias in zip(
+        ("query", "key", "value"),
+        np.split(p["wqkv"], 3, axis=1),
+        np.split(p["bqkv"], 3),
+        strict=True,
+    ):
+        found |= {f"attend.{name}.weight": weight, f"attend.{name}.bias": bias}
+    return p | found
+
+
+SCALES = (("scale", "g"), ("shift", "b"))
 
 
 # ------------------------------------------------------------------ recurrent networks

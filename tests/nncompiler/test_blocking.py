@@ -1,0 +1,84 @@
+"""Every way to loop over a contraction gives its sum: partial sums, blocks, turned results."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ir import ops
+from ir.graph import Graph
+from ir.interpret import run_graph
+from ir.interpret_loops import run_function, run_kernel
+from ir.loops import Outermost, Pack, Partial
+from ir.types import bind_dim
+from ir.verify_loops import verify_function
+from nncompiler.autodiff import differentiate
+from nncompiler.codegen.llvm import assemble, host
+from nncompiler.pipeline import lower_graph
+from runtime.artifact import Artifact
+from runtime.session import Session
+
+SMALL = replace(host(), l2=1 << 12)  # everything is too large for its caches
+
+
+def convolution(part: str, stride: int = 1) -> Graph:
+    """16 channels to 48, which is a whole number of tiles, of pictures 18 high and wide."""
+    x = ops.input("x", "f32", ("batch", 16, 18, 18))
+    w = ops.input("w", "f32", (48, 16, 3, 3))
+    windows = ops.window(x, (2, 3), (3, 3), (stride, stride))
+    y = ops.contract(windows, w, "nchwij,fcij->nfhw")
+    if part == "y":
+        return Graph("conv", (x, w), {"y": ops.relu(y)})
+    g = ops.input("g", "f32", y.shape)
+    _, dw = differentiate(y, [x, w], g)
+    return Graph("conv", (x, g, w), {"dw": dw * 2 + w})
+
+
+def product() -> Graph:
+    a, b = ops.input("a", "f32", (40, 5, 70)), ops.input("b", "f32", (192, 70))
+    return Graph("product", (a, b), {"y": ops.contract(a, b, "pmk,nk->pmn")})
+
+
+CASES = {
+    "partial sums": (convolution("dw"), Partial),
+    "turned result": (convolution("y", 2), Pack),
+    "blocks of columns": (product(), Outermost),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_blocking_gives_the_sum(name: str) -> None:
+    graph, directive = CASES[name]
+    lowered = lower_graph(graph, target=SMALL)
+    schedules = [d for s in lowered.scheduled for d in s.kernel.schedule]
+    assert any(isinstance(d, directive) for d in schedules), schedules
+    random = np.random.default_rng(0)
+    feed = {
+        n.attrs["id"]: random.normal(size=[bind_dim(d, {"batch": 3}) for d in n.shape]).astype("f4")
+        for n in graph.inputs
+    }
+    expected = run_graph(graph, feed)
+    for s in lowered.scheduled:
+        verify_function(s.function)
+    found = Session(Artifact(lowered.plan, assemble(lowered.module, lowered.target)))(feed)
+    for output, value in expected.items():
+        np.testing.assert_allclose(found[output], value, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_loops_mean_what_the_kernel_means(name: str) -> None:
+    graph, _ = CASES[name]
+    random = np.random.default_rng(1)
+    for s in lower_graph(graph, target=SMALL).scheduled:
+        buffers: dict[str, Any] = {}
+        for b in s.function.buffers:
+            size = bind_dim(b.size, {"batch": 2})
+            buffers[b.name] = random.normal(size=size).astype(b.dtype.numpy)
+        plain = {k: v.copy() for k, v in buffers.items()}
+        run_function(s.function, buffers, {"batch": 2})
+        run_kernel(s.kernel, plain, {"batch": 2})
+        for b in s.function.buffers:
+            np.testing.assert_allclose(buffers[b.name], plain[b.name], rtol=1e-4, atol=1e-3)
