@@ -53,14 +53,19 @@ def to_networkx(graph: Graph) -> nx.DiGraph:
 def to_dot(graph: Graph) -> str:
     """A picture of the graph in the DOT language of Graphviz."""
     number = {node: i for i, node in enumerate(graph.nodes)}
-    lines = [f"digraph {json.dumps(graph.name)} {{", "  node [shape=box, style=filled];"]
+    lines = [f"digraph {_quoted(graph.name)} {{", "  node [shape=box, style=filled];"]
     for node, i in number.items():
         title = graph.name_of(node) or node.attrs.get("id")
         label = "\n".join([*([str(title)] if title else []), node.op.name, str(node.type)])
         colour = COLOURS[node.op.lowering]
-        lines.append(f"  n{i} [label={json.dumps(label)}, fillcolor={colour}];")
+        lines.append(f"  n{i} [label={_quoted(label)}, fillcolor={colour}];")
         lines += [f"  n{number[operand]} -> n{i};" for operand in node.inputs]
     for position, (name, node) in enumerate(graph.outputs.items()):
-        lines.append(f"  o{position} [label={json.dumps(name)}, shape=ellipse];")
+        lines.append(f"  o{position} [label={_quoted(name)}, shape=ellipse];")
         lines.append(f"  n{number[node]} -> o{position};")
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """A DOT string; Graphviz reads UTF-8, not the escapes of JSON."""
+    return json.dumps(text, ensure_ascii=False)

@@ -252,7 +252,8 @@ class Tile:
             epilogue
 
     `rows` lists the heights of the register tiles from tall to flat; the last ones serve what the
-    taller leave over. `lanes` * `vectors` columns are computed at a time.
+    taller leave over. `lanes` * `vectors` columns are computed at a time; of a `dot` tile, whose
+    lanes run over the last of the k axes, `vectors` columns are.
     """
 
     m: Var
@@ -266,6 +267,12 @@ class Tile:
     vectors: int
     lanes: int
     unroll: int
+    dot: bool = False
+
+    @property
+    def columns(self) -> int:
+        """How many columns are computed at a time."""
+        return self.vectors if self.dot else self.vectors * self.lanes
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -97,7 +97,7 @@ def _tile_loops(tile: Tile) -> tuple[Stmt, ...]:
     body: list[Stmt] = [Init(tile.acc, const(0, tile.lhs.dtype))]
     body += _nest(tile.k, "serial", [Accumulate(tile.acc, "sum", product)])
     body += tile.epilogue
-    columns = For(tile.n, "vector", max(1, tile.lanes * tile.vectors), tuple(body))
+    columns = For(tile.n, "vector", max(1, tile.columns), tuple(body))
     return (For(tile.m, "vector", max((1, *tile.rows)), (columns,)),)
 
 

@@ -138,6 +138,8 @@ def _scatter(buffer: str, index: Index, row: Scalar, stride: int, value: Scalar)
 def _tile(tile: Tile, indent: str) -> Iterator[str]:
     heights = "/".join(map(str, tile.rows))
     columns = f"{tile.vectors} x {tile.lanes}"
+    if tile.dot:
+        columns = f"{tile.vectors} (dots of {tile.lanes} lanes)"
     yield f"{indent}// micro-kernel: {heights} rows x {columns} columns, unroll {tile.unroll}"
     yield f"{indent}tile for ({_ranges((tile.m, tile.n))}) {{"
     yield f"{indent}  {tile.lhs.dtype} {tile.acc} = 0;"

@@ -111,8 +111,8 @@ def _nest(stmt: Stmt) -> Iterator[tuple[Var, int]]:
             yield var, step
             if len(body) == 1:
                 yield from _nest(body[0])
-        case Tile(m=m, n=n, rows=rows, vectors=vectors, lanes=lanes):
-            yield from ((m, rows[0]), (n, vectors * lanes))
+        case Tile(m=m, n=n, rows=rows):
+            yield from ((m, rows[0]), (n, stmt.columns))
         case Transpose(row=row, column=column, lanes=lanes):
             yield from ((row, lanes), (column, lanes))
 

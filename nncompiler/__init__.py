@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from nncompiler.functions import vjp as vjp
     from nncompiler.model import Model as Model
     from nncompiler.options import Options as Options
+    from nncompiler.pruning import prune as prune
     from nncompiler.settings import Objective as Objective
     from nncompiler.tuning import search as search
     from runtime.history import History as History
@@ -60,6 +61,7 @@ _HOMES = {
     "nncompiler.errors": ("CompileError",),
     "nncompiler.settings": ("Objective",),
     "nncompiler.functions": ("jit", "grad", "value_and_grad", "hessian", "jvp", "vjp"),
+    "nncompiler.pruning": ("prune",),
     "nncompiler.tuning": ("search",),
     "nncompiler.frontend.neat": ("from_neat",),
     "nncompiler.frontend.optimizers": ("SGD", "Adam", "AdamW", "RMSProp", "Adagrad"),

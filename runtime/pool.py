@@ -6,7 +6,8 @@ The native side is nncompiler/codegen/team.py. A team is a table of a few cache 
     FUNCTION  (BUFS, SYMS, i) is chunk i; STATE: the floating-point state that it is computed in
     SLEEPERS  workers that sleep, or were never started; SEQUENCE: what they sleep on
     BUSY      a call is in flight; another one runs alone
-    ALONE     until when the caller stays alone; LAST, BURST: its last stage, its present burst
+    ALONE     until when the caller stays alone, and LENGTH: for how long
+    LAST      when the caller last dealt out a stage to sleepers; BURST: since when it is busy
     MISSING   workers to be started, by native code, when there is enough to do
     WORKER    the function that they run; THREADS: how many they are, the caller counted
     SLOTS     one for each thread: its chunks (end, next), the team's address, its number
@@ -31,11 +32,11 @@ from runtime.buffers import Array, address, aligned_empty
 DONE, WAITING = 0, 4
 FUNCTION, BUFS, SYMS, STATE, THREADS, WORKER = 128, 136, 144, 152, 160, 168
 SLEEPERS, SEQUENCE = 256, 260
-BUSY, ALONE, LAST, BURST, MISSING = 384, 392, 400, 408, 416
+BUSY, ALONE, LENGTH, LAST, BURST, MISSING = 384, 392, 400, 408, 416, 424
 SLOTS, STRIDE = 512, 128
 PLACES = (
     *("DONE", "WAITING", "FUNCTION", "BUFS", "SYMS", "STATE", "THREADS", "WORKER"),
-    *("SLEEPERS", "SEQUENCE", "BUSY", "ALONE", "LAST", "BURST", "MISSING", "SLOTS", "STRIDE"),
+    *("SLEEPERS", "SEQUENCE", "BUSY", "ALONE", "LENGTH", "LAST", "BURST", "MISSING", "SLOTS", "STRIDE"),
 )
 
 _lock = threading.Lock()

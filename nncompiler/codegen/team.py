@@ -27,7 +27,8 @@ SPIN = 150_000  # of a worker that finds nothing to do
 PATIENCE = 60_000  # of the caller, before it sleeps until the last chunk is finished
 WAKE_AFTER = 60_000  # of a burst of calls
 STALL = 150_000  # a wait that lets the caller run alone ...
-PENALTY = 8  # ... for so many times its length
+PENALTY = 8  # ... for so many times its length, twice as long as before where it happens again
+LONGEST = 2_000_000_000  # but no longer than this
 
 _FUTEX = {"x86_64": 202, "aarch64": 98}  # number of the system call
 _WAIT, _WAKE = 128, 129  # futexes of one process
@@ -45,7 +46,14 @@ def _architecture(target: Target) -> str:
 def team_text(target: Target) -> str:
     """The functions and what they declare."""
     places = {name.lower(): getattr(pool, name) for name in pool.PLACES}
-    limits = dict(spin=SPIN, patience=PATIENCE, wake_after=WAKE_AFTER, stall=STALL, penalty=PENALTY)
+    limits = dict(
+        spin=SPIN,
+        patience=PATIENCE,
+        wake_after=WAKE_AFTER,
+        stall=STALL,
+        penalty=PENALTY,
+        longest=LONGEST,
+    )
     system = dict(futex=_FUTEX[_architecture(target)], wait=_WAIT, wake=_WAKE)
     text = _TEXT + (_X86 if target.is_x86 else _OTHER)
     for key, value in {**places, **limits, **system}.items():
@@ -245,9 +253,22 @@ awake:
   %stalled = icmp ugt i64 %waited, %allowed
   br i1 %stalled, label %remember, label %over
 remember:
-  %penalty = mul i64 %waited, <penalty>
-  %until = add i64 %end, %penalty
   %alone.at = getelementptr i8, ptr %team, i64 <alone>
+  %length.at = getelementptr i8, ptr %team, i64 <length>
+  %last.alone = load i64, ptr %alone.at, align 8
+  %length = load i64, ptr %length.at, align 8
+  %since = sub i64 %from, %last.alone
+  %soon = shl i64 %length, 2
+  %again = icmp ult i64 %since, %soon
+  %double = shl i64 %length, 1
+  %repeated = select i1 %again, i64 %double, i64 0
+  %single = mul i64 %waited, <penalty>
+  %longer = icmp ugt i64 %repeated, %single
+  %wish = select i1 %longer, i64 %repeated, i64 %single
+  %much = icmp ugt i64 %wish, <longest>
+  %penalty = select i1 %much, i64 <longest>, i64 %wish
+  %until = add i64 %end, %penalty
+  store i64 %penalty, ptr %length.at, align 8
   store i64 %until, ptr %alone.at, align 8
   br label %over
 over:

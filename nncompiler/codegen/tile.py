@@ -11,27 +11,29 @@ from __future__ import annotations
 from ir import scalar
 from ir.index import Var
 from ir.loops import For, Let, Store, Tile
-from ir.scalar import Scalar
 from ir.types import i64
+from nncompiler.codegen.dot import Dots
 from nncompiler.codegen.emit import Value, constant, memory_type, number_of
 from nncompiler.codegen.scope import Binding
 from nncompiler.codegen.statements import Writer
+from nncompiler.codegen.tiles import LATENCY_HIDDEN, Blocks
 from nncompiler.schedule.heuristics import cost_of, single_row_vectors
 
-LATENCY_HIDDEN = 8  # independent multiply-adds in flight: two units, four cycles each
 WRITTEN_OUT = 64  # instructions of an epilogue that is repeated for every vector of the tile
 
 
 def write_tile(writer: Writer, tile: Tile) -> None:
     """Write all blocks of a contraction."""
     writer.hoist(tile.epilogue)
-    _Tiles(writer, tile).columns()
+    if tile.dot:
+        Dots(writer, tile).write()
+    else:
+        _Tiles(writer, tile).columns()
 
 
-class _Tiles:
+class _Tiles(Blocks):
     def __init__(self, writer: Writer, tile: Tile) -> None:
-        self.w, self.e, self.t = writer, writer.e, tile
-        self.dtype = tile.rhs.dtype
+        super().__init__(writer, tile)
         values = [s.value for s in tile.epilogue if isinstance(s, (Let, Store))]
         self.epilogue_cost = sum(cost_of(s) for s in scalar.walk(values))
 
@@ -55,16 +57,10 @@ class _Tiles:
             e.branch(done)
         e.label(done)
 
-    @property
-    def _columns(self) -> int:
-        extent = self.t.n.extent
-        assert isinstance(extent, int), "columns have a constant extent"
-        return extent
-
     def blocks(self, vectors: int, rows: tuple[int, ...]) -> None:
         """Whole blocks of columns, then what is left, its last vector under a mask."""
         t = self.t
-        extent, width = self._columns, vectors * t.lanes
+        extent, width = self.columns_extent, vectors * t.lanes
         whole = extent // width * width
 
         def block(n: Value, _: list[Value]) -> list[Value]:
@@ -85,30 +81,6 @@ class _Tiles:
                 return []
 
             self.w.loop(*self.w.clip(t.n, whole, extent), left, [], rest_of_row)
-
-    def rows(self, heights: tuple[int, ...], n: Value, vectors: int, mask: Value | None) -> None:
-        """Tall tiles first; flatter ones serve the rows that are left."""
-        part = self.w.range(self.t.m)
-        start = part.start
-        for height in heights:
-            stop = self._stop(start, part.stop, height)
-
-            def block(m: Value, _: list[Value], height: int = height) -> list[Value]:
-                self.tile(m, height, n, vectors, mask)
-                return []
-
-            self.w.loop(start, stop, height, [], block)
-            start = stop
-
-    def _stop(self, start: Value, total: Value, height: int) -> Value:
-        left = self.e.sub(total, start)
-        number = number_of(left)
-        if height == 1:
-            return total
-        if number is not None:
-            return self.e.add(start, constant(int(number) // height * height, i64))
-        rest = self.e.value(f"urem i64 {left.text}, {height}", i64)
-        return self.e.sub(total, rest)
 
     # ------------------------------------------------------------ one block
 
@@ -197,8 +169,8 @@ class _Tiles:
         t, e = self.t, self.e
         sums = list(sums)
         ones = t.lhs.kind == "const"  # the sum of the columns
-        left = "" if ones else self._pointer(t.lhs, at)
-        right = self._pointer(t.rhs, at)
+        left = "" if ones else self.pointer(t.lhs, at)
+        right = self.pointer(t.rhs, at)
         row_step = t.lhs.index.coefficient(t.m)
         if row_step is None:
             row_step = 1  # packed: the rows of a block lie next to each other
@@ -225,22 +197,8 @@ class _Tiles:
                 for v in range(vectors):
                     place = (step * height + row) * vectors + v
                     place %= len(sums)
-                    sums[place] = self._multiply_add(factor, columns[v], sums[place])
+                    sums[place] = self.multiply_add(factor, columns[v], sums[place])
         return sums
-
-    def _multiply_add(self, a: Value, b: Value, total: Value) -> Value:
-        if self.dtype.is_float:
-            return self.e.fma(a, b, total)
-        return self.e.add(total, self.e.mul(a, b))
-
-    def _pointer(self, load: Scalar, at: dict[Var, Value]) -> str:
-        """Address of an operand's element at the first row, column and step."""
-        outer = dict(self.w.bindings)
-        self.w.bindings.update({v.name: Binding(value) for v, value in at.items()})
-        found = self.w.affine(load.index)
-        self.w.bindings = outer
-        assert found is not None, "operands of a contraction are read at constant strides"
-        return self.w.address(load.name, found[0])
 
     # ------------------------------------------------------------ epilogue
 

@@ -18,6 +18,7 @@ from ir.graph import Node
 from ir.types import DType, bind_dim, boolean, dtype_of, multiply
 from nncompiler.frontend.activations import make_activation
 from nncompiler.frontend.kinds import checked_shape, count, kind
+from nncompiler.frontend.schedules import check_number
 from nncompiler.frontend.site import Site
 from nncompiler.frontend.weights import make_weight
 
@@ -139,8 +140,7 @@ def dropout(site: Site, x: Node, *, rate: float, spatial: bool = False) -> Node:
     """
     if spatial and x.ndim < 3:
         raise ValueError("spatial dropout needs a value of shape (batch, channels, space...)")
-    if isinstance(rate, bool) or not 0.0 <= rate < 1.0:
-        raise ValueError(f"rate has to be in [0, 1), not {rate!r}")
+    check_number("rate", rate, high=1.0, open_high=True)
     if not site.program.training or rate == 0.0:
         return x
     seed, counter = site.random_source()

@@ -19,6 +19,7 @@ from itertools import groupby
 from nncompiler.frontend.wiring import Wiring, order
 
 DENSE_WEIGHTS, DENSE_MEMBERS = 64, 4  # a smaller group is no layer of its own
+FEW_LAYERS = 8  # a network of so many layers is dense however small these are
 MASKED_MEMBERS, MASKED_SHARE = 8, 0.5  # least size, and least share of weights that exist
 
 DENSE, SPARSE = "dense", "sparse"
@@ -97,7 +98,8 @@ def _groups(wiring: Wiring) -> list[tuple[str, list[Hashable]]]:
             alike.setdefault(key, []).append(node)
     exact = list(alike.values())
     grouped = sum(map(len, exact))
-    if grouped == len(wiring.neurons) and _is_layered(wiring, exact):
+    few = len(exact) <= FEW_LAYERS and grouped == len(wiring.neurons)
+    if few and _is_layered(wiring, exact):
         return [(DENSE, members) for members in exact]
     left: list[Hashable] = []
     for members in exact:
@@ -115,8 +117,7 @@ def _is_large(members: int, weights: int) -> bool:
 
 
 def _is_layered(wiring: Wiring, groups: Iterable[list[Hashable]]) -> bool:
-    """Are all predecessors of every group whole groups (or all inputs)? Then it is a network of
-    layers, however small these are."""
+    """Are all predecessors of every group whole groups (or all inputs)?"""
     owner: dict[Hashable, int] = dict.fromkeys(wiring.inputs, -1)
     size = {-1: len(wiring.inputs)}
     groups = list(groups)

@@ -82,7 +82,7 @@ def pack(
     numbers: Sequence[Number],
     views: dict[str, View],
 ) -> Node:
-    """The vector of the numbers, in their order; enters parameters, and views of each of them."""
+    """The vector of the numbers, in their order; enters parameters, and where each of them is."""
     made: dict[object, list[int]] = {}
     for i, number in enumerate(numbers):
         made.setdefault(number.shared or number.terms, []).append(i)
@@ -104,9 +104,10 @@ def pack(
             is_weight=is_weight,
         )
         arrays.append(array)
-        for place, i in enumerate(items):
-            places[i] = first + place
-            views[numbers[i].name] = View(f"{owner}.{name}", (place,))
+        places[items] = first + np.arange(len(items))
+        if not program.training:  # the views are the same in training
+            id = f"{owner}.{name}"
+            views |= {numbers[i].name: View(id, (place,)) for place, i in enumerate(items)}
         first += len(items)
     for shared in sorted(k for k in made if isinstance(k, str)):
         arrays.append(ops.reshape(_shared(program, shared, numbers[made[shared][0]]), (1,)))

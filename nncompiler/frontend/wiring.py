@@ -95,8 +95,7 @@ def order(node: Hashable) -> tuple[int, int, str]:
 
 def read_wiring(graph: nx.DiGraph[Any], outputs: Sequence[Hashable] | None, dtype: DType) -> Wiring:
     """CompileError naming the neuron for whatever is wrong."""
-    inputs = _inputs(graph)
-    wanted = _outputs(graph, outputs)
+    inputs, wanted = read_ends(graph, outputs)
     _check_attributes(graph, set(inputs))
     neurons, incoming = {}, {}
     depth = dict.fromkeys(inputs, 0)
@@ -173,6 +172,13 @@ def _activation_key(node: Hashable, activation: object, dtype: DType) -> tuple[o
 
 
 # --------------------------------------------------------------------------- inputs, outputs
+
+
+def read_ends(
+    graph: nx.DiGraph[Any], outputs: Sequence[Hashable] | Hashable | None
+) -> tuple[list[Hashable], list[Hashable]]:
+    """(inputs, outputs) in the user's order; CompileError where a chosen one cannot be."""
+    return _inputs(graph), _outputs(graph, outputs)
 
 
 def _inputs(graph: nx.DiGraph[Any]) -> list[Hashable]:

@@ -32,13 +32,12 @@ from ir.loops import (
     TileBy,
     Transpose,
     Vectorize,
-    Write,
 )
 from ir.scalar import Scalar
 from ir.types import Dim, Extent, multiply
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.apply import row_loops, stores
-from nncompiler.schedule.axes import merge_axes
+from nncompiler.schedule.dot import find_dot, plan_dot
 from nncompiler.schedule.heuristics import (
     choose_contract,
     choose_rows,
@@ -47,6 +46,7 @@ from nncompiler.schedule.heuristics import (
     size_of,
     tile_rows,
 )
+from nncompiler.schedule.results import results, row_major, sum_of
 
 UNROLL = 4
 SCATTER_COST = 30.0  # cycles of a vector that is written or read at a distance
@@ -59,7 +59,10 @@ def plan_contraction(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
     if roles is None:
         kernel = replace(kernel, recipe="rows", schedule=choose_rows(kernel, target))
         return kernel, row_loops(kernel)
-    m, n, lhs, rhs = roles
+    m, n, lhs, rhs, cost = roles
+    dot = find_dot(kernel, target)
+    if dot is not None and dot.cost < cost:
+        return plan_dot(kernel, dot, target)
     schedule = choose_contract(kernel, m, n, lhs, rhs, target)
     kernel = replace(kernel, schedule=schedule)
     return kernel, _Loops(kernel, m, n, lhs, rhs, target).function()
@@ -91,8 +94,8 @@ def as_product(kernel: Kernel) -> Kernel:
     return replace(kernel, recipe="contract", reductions=(product,))
 
 
-def _roles(kernel: Kernel, target: Target) -> tuple[Var, Var, Scalar, Scalar] | None:
-    """(rows axis, columns axis, left load, right load), or None where there are no columns."""
+def _roles(kernel: Kernel, target: Target) -> tuple[Var, Var, Scalar, Scalar, float] | None:
+    """(rows axis, columns axis, left load, right load, cost); None where there are no columns."""
     (reduction,) = kernel.reductions
     if not kernel.reduce_axes:
         return None
@@ -112,7 +115,7 @@ def _roles(kernel: Kernel, target: Target) -> tuple[Var, Var, Scalar, Scalar] | 
                 best = (cost, n, lhs, rhs, rows)
     if best is None:
         return None
-    _, n, lhs, rhs, rows = best
+    cost, n, lhs, rhs, rows = best
     if not rows and rhs.index.coefficient(n) != 1:
         return None  # a matrix times a vector: a dot product per row
     near = near_axes(kernel, n, size_of(n.extent))
@@ -121,7 +124,7 @@ def _roles(kernel: Kernel, target: Target) -> tuple[Var, Var, Scalar, Scalar] | 
         key=lambda v: (v in near, size_of(v.extent)),
         default=Var("one", 1),
     )
-    return m, n, lhs, rhs
+    return m, n, lhs, rhs, cost
 
 
 def _moves(load: Scalar, v: Var) -> bool:
@@ -167,6 +170,7 @@ class _Loops:
         self.workspace: list[Buffer] = []
         self.scratch: list[Buffer] = []
         self.lhs, self.rhs = lhs, rhs
+        self.acc = sum_of(kernel)
 
     def function(self) -> Function:
         schedule = self.kernel.schedule
@@ -222,10 +226,6 @@ class _Loops:
         steps = math.prod(size_of(v.extent) for v in self.summed)
         return steps * self.width * self.rhs.dtype.bytes > self.target.l1
 
-    @property
-    def acc(self) -> Scalar:
-        return scalar.ref(self.kernel.reductions[0].name, self.lhs.dtype)
-
     def _whole(self) -> list[Stmt]:
         if Pack("result") in self.kernel.schedule:
             return self._turned()
@@ -236,7 +236,7 @@ class _Loops:
         n, dtype = self.n, self.lhs.dtype
         assert isinstance(n.extent, int)
         near = near_axes(self.kernel, self.n_whole, n.extent)
-        place, rows = _row_major(near)
+        place, rows = row_major(near)
         turned = Var("turned", rows)
         around = [v for v in self.outer if v not in near]
         # stages of their own share nothing but buffers that all threads see
@@ -257,32 +257,15 @@ class _Loops:
 
     def _finish(self, axes: tuple[Var, ...], total: Scalar) -> tuple[Stmt, ...]:
         """The results of all points, from sums in memory."""
-        rows = replace(
-            self.kernel,
-            recipe="rows",
-            axes=axes,
-            reduce_axes=(),
-            reductions=(),
-            writes=self._with(total),
-        )
-        rows = merge_axes(rows)
-        function = row_loops(replace(rows, schedule=choose_rows(rows, self.target)))
+        function = results(self.kernel, self.writes, axes, total, self.target)
         self.scratch += function.scratch
         return function.body
-
-    def _with(self, total: Scalar) -> tuple[Write, ...]:
-        """The writes with the sum read from memory."""
-        acc = self.acc
-        return tuple(
-            replace(w, value=scalar.rewrite(w.value, lambda s: total if s is acc else None))
-            for w in self.writes
-        )
 
     def _sliced(self) -> list[Stmt]:
         """for each slice: partial += its sum;  then the results of all points."""
         assert self.slice is not None
         order = (*self.outer, self.m, self.n)
-        index, size = _row_major(order)
+        index, size = row_major(order)
         dtype = self.lhs.dtype
         self.workspace.append(Buffer("partial", dtype, size, True))
         not_first = Guard(Index.of(self.slice), 1, self.slice.extent)
@@ -291,15 +274,6 @@ class _Loops:
         tile = _nest(self.outer, self._tile([Store("partial", index, after)]))
         loop = For(self.slice, "ordered", 1, (tile,))
         return [loop, *self._finish(self.kernel.axes, scalar.load("partial", index, dtype))]
-
-
-def _row_major(axes: Sequence[Var]) -> tuple[Index, int]:
-    """The place of a point of the axes in memory of its own, and how much there is."""
-    index, size = Index(), 1
-    for v in reversed(axes):
-        assert isinstance(v.extent, int)
-        index, size = index + Index.of(v) * size, size * v.extent
-    return index, size
 
 
 def _pack(

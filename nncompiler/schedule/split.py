@@ -101,7 +101,7 @@ def _axes(stmt: Stmt) -> Iterator[Axis]:
             if len(body) == 1:
                 yield from _axes(body[0])
         case Tile(m=m, n=n, rows=rows, lanes=lanes):
-            yield n, single_row_vectors(stmt) * lanes
+            yield n, stmt.columns if stmt.dot else single_row_vectors(stmt) * lanes
             if _fills(rows, m.extent):
                 yield m, rows[0]
         case Transpose(row=row, column=column, lanes=lanes):

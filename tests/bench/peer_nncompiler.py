@@ -48,7 +48,7 @@ def graph(w: Workload) -> nx.DiGraph:
     return g
 
 
-def compile_model(w: Workload) -> Any:
+def compile_model(w: Workload, threads: int = 1) -> Any:
     optimizer = {
         "sgd": lambda: nnc.SGD(w.lr),
         "momentum": lambda: nnc.SGD(w.lr, momentum=0.9),
@@ -59,7 +59,7 @@ def compile_model(w: Workload) -> Any:
         graph(w),
         loss={"ce": "cross_entropy", "mse": "mse"}[w.loss] if training else None,
         optimizer=optimizer if training else None,
-        options=nnc.Options(threads=1),
+        options=nnc.Options(threads=threads),
     )
     for i, (matrix, bias) in enumerate(weights(w)):
         model.parameters[f"layer{i}.weight"][...] = matrix

@@ -220,3 +220,10 @@ def test_conversion_keeps_operands_and_names() -> None:
     assert found.nodes[number[X]]["shape"] == ("batch", 4)
     assert found.nodes[number[square @ W]]["outputs"] == ["y"]
     assert to_dot(graph).count("->") == 5
+
+
+def test_picture_keeps_names_of_any_alphabet() -> None:
+    graph = Graph("g", (X,), {"\u65e5": ops.relu(X)}, {ops.relu(X): 'é "quoted" \\'})
+    text = to_dot(graph)
+    assert 'label="é \\"quoted\\" \\\\\\nrelu' in text
+    assert 'label="\u65e5"' in text

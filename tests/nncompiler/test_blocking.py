@@ -12,7 +12,7 @@ from ir import ops
 from ir.graph import Graph
 from ir.interpret import run_graph
 from ir.interpret_loops import run_function, run_kernel
-from ir.loops import Outermost, Pack, Partial
+from ir.loops import Outermost, Pack, Partial, Tile, statements
 from ir.types import bind_dim
 from ir.verify_loops import verify_function
 from nncompiler.autodiff import differentiate
@@ -35,6 +35,14 @@ def convolution(part: str, stride: int = 1) -> Graph:
     g = ops.input("g", "f32", y.shape)
     _, dw = differentiate(y, [x, w], g)
     return Graph("conv", (x, g, w), {"dw": dw * 2 + w})
+
+
+def few(width: int, filters: int, dtype: str = "f32") -> Graph:
+    """The weight gradient of a convolution with so few filters that lanes run over the width."""
+    x = ops.input("x", dtype, ("batch", 2, 9, width + 2))
+    g = ops.input("g", dtype, ("batch", filters, 7, width))
+    windows = ops.window(x, (2, 3), (3, 3))
+    return Graph("few", (x, g), {"dw": ops.contract(windows, g, "nchwij,nfhw->fcij") * 2})
 
 
 def product() -> Graph:
@@ -82,3 +90,31 @@ def test_the_loops_mean_what_the_kernel_means(name: str) -> None:
         run_kernel(s.kernel, plain, {"batch": 2})
         for b in s.function.buffers:
             np.testing.assert_allclose(buffers[b.name], plain[b.name], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64", "i32"])
+@pytest.mark.parametrize(("width", "filters"), [(13, 5), (16, 1), (37, 7), (100, 4)])
+def test_dot_products_along_a_summed_axis(width: int, filters: int, dtype: str) -> None:
+    graph = few(width, filters, dtype)
+    lowered = lower_graph(graph)
+    (function,) = [s.function for s in lowered.scheduled]
+    assert any(isinstance(s, Tile) and s.dot for s in statements(function.body))
+    verify_function(function)
+    random = np.random.default_rng(0)
+    feed = {
+        n.attrs["id"]: random.integers(-9, 9, [bind_dim(d, {"batch": 3}) for d in n.shape]).astype(
+            n.dtype.numpy
+        )
+        for n in graph.inputs
+    }
+    expected = run_graph(graph, feed)["dw"]
+    found = Session(Artifact(lowered.plan, assemble(lowered.module, lowered.target)))(feed)["dw"]
+    np.testing.assert_array_equal(found, expected)
+    buffers = {
+        b.name: np.zeros(bind_dim(b.size, {"batch": 3}), b.dtype.numpy) for b in function.buffers
+    }
+    for name, value in feed.items():
+        buffers[name][:] = value.ravel()
+    run_function(function, buffers, {"batch": 3})
+    (written,) = [b.name for b in function.buffers if b.written]
+    np.testing.assert_array_equal(buffers[written].reshape(expected.shape), expected)

@@ -40,6 +40,19 @@ def test_a_network_of_layers_is_dense_however_small() -> None:
     assert kinds(mlp(2, 3, 1)) == [("dense", 2, 3), ("dense", 3, 1)]
 
 
+def test_a_long_chain_of_single_neurons_is_sparse() -> None:
+    g: Any = nx.DiGraph()
+    for i in range(2000):
+        g.add_node(i + 1, activation="tanh")
+        g.add_edge(i, i + 1, weight=1.5)
+    assert kinds(g) == [("sparse", 1, 2000)]
+    model = nnc.compile(g, dtype="float64", options=OPTIONS)
+    value = 0.25
+    for _ in range(2000):
+        value = np.tanh(1.5 * value)
+    np.testing.assert_allclose(model(np.array([[0.25]])), [[value]], rtol=1e-12)
+
+
 def test_a_skip_connection_is_a_layer_of_concatenated_inputs() -> None:
     g = mlp(4, 8, 8, 3)
     g.add_edges_from((f"l0_{i}", f"l3_{j}") for i in range(4) for j in range(3))

@@ -303,6 +303,11 @@ ERRORS: list[tuple[Callable[[], Any], str, str]] = [
     (lambda: two("sub", (0, None)), "edge from 'b' has no slot", "y"),
     (lambda: two("sub", ("a", "left")), "no slot 'left'", "y"),
     (lambda: chain(source(), ("y", {"op": "dropout", "rate": 1.0})), "rate has to be in", "y"),
+    (
+        lambda: chain(source(), ("y", {"op": "dropout", "rate": None})),
+        "rate has to be a number",
+        "y",
+    ),
     (lambda: chain(source(), ("y", {"op": "reshape", "shape": (2,)})), "cannot reshape", "y"),
     (lambda: chain(source(3, "target"), dense(3)), "'target' is reserved", "target"),
     (lambda: chain(("x", {"op": "input", "shape": 3}), dense(3)), "shape has to be a tuple", "x"),

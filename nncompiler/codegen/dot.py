@@ -1,0 +1,138 @@
+"""Takes a Tile whose lanes run over the last summed axis, gives its micro-kernel: dot products.
+
+for each block of columns:  for each block of rows:
+    acc[row][column] = 0 in every lane
+    for k (outer axes):  for lanes of the last axis:  acc[row][column] += lhs[row] * rhs[column]
+    epilogue on the sum of acc's lanes, point by point
+"""
+
+from __future__ import annotations
+
+from ir.index import Var
+from ir.types import i64
+from nncompiler.codegen.emit import Value, constant
+from nncompiler.codegen.scope import Binding
+from nncompiler.codegen.tiles import LATENCY_HIDDEN, Blocks
+
+WRITTEN_OUT = 4  # vectors along the summed axis that need no loop
+
+
+class Dots(Blocks):
+    """Writes all blocks of dot products."""
+
+    def write(self) -> None:
+        t = self.t
+        extent = self.columns_extent
+        whole = extent // t.vectors * t.vectors
+        for start, stop in ((0, whole), (whole, extent)):
+            if start == stop:
+                continue
+            width = t.vectors if stop == whole else stop - start
+
+            def block(n: Value, _: list[Value], width: int = width) -> list[Value]:
+                self.rows(t.rows, n, width, None)
+                return []
+
+            self.w.loop(*self.w.clip(t.n, start, stop), width, [], block)
+
+    def tile(self, m: Value, height: int, n: Value, vectors: int, mask: Value | None) -> None:
+        w, t = self.w, self.t
+        w.push()
+        zero = constant(0.0 if self.dtype.is_float else 0, self.dtype, t.lanes)
+        count = height * vectors
+        steps = self._steps
+        chains = 2 if count < LATENCY_HIDDEN and steps > 1 else 1
+        sums = self._over(t.k, {t.m: m, t.n: n}, [zero] * (count * chains), height, vectors)
+        if chains > 1:
+            sums = [self.e.add(a, b) for a, b in zip(sums[:count], sums[count:], strict=True)]
+        for row in range(height):
+            with w.bound(t.m, Binding(self.e.add(m, constant(row, i64)))):
+                for column in range(vectors):
+                    w.values[t.acc] = self.e.reduce("sum", sums[row * vectors + column])
+                    with w.bound(t.n, Binding(self.e.add(n, constant(column, i64)))):
+                        w.block(t.epilogue)
+        del w.values[t.acc]
+        w.pop()
+
+    @property
+    def _length(self) -> int:
+        extent = self.t.k[-1].extent
+        assert isinstance(extent, int), "lanes run over a constant extent"
+        return extent
+
+    @property
+    def _steps(self) -> int:
+        return -(-self._length // self.t.lanes)
+
+    def _over(
+        self,
+        axes: tuple[Var, ...],
+        at: dict[Var, Value],
+        sums: list[Value],
+        height: int,
+        width: int,
+    ) -> list[Value]:
+        """The loops over the summed axes, lanes over the last one."""
+        axis, rest = axes[0], axes[1:]
+        zero = constant(0, i64)
+        if rest:
+
+            def outer(k: Value, now: list[Value]) -> list[Value]:
+                return self._over(rest, {**at, axis: k}, now, height, width)
+
+            return self.w.loop(zero, self.w.extent(axis.extent), 1, sums, outer)
+
+        def steps(start: Value, count: int, now: list[Value]) -> list[Value]:
+            for number in range(count):
+                k = self.e.add(start, constant(number * lanes, i64))
+                now = self._step({**at, axis: k}, number, now, height, width, None)
+            return now
+
+        lanes = self.t.lanes
+        whole = self._length // lanes
+        rounds = whole if whole <= WRITTEN_OUT else 2
+        even = whole // rounds * rounds if rounds else 0
+        sums = self.w.loop(
+            zero,
+            constant(even * lanes, i64),
+            max(rounds, 1) * lanes,
+            sums,
+            lambda k, now: steps(k, rounds, now),
+        )
+        sums = steps(constant(even * lanes, i64), whole - even, sums)
+        rest_of_axis = self._length - whole * lanes
+        if rest_of_axis:
+            k = constant(whole * lanes, i64)
+            mask = self.e.lane_mask(constant(rest_of_axis, i64), lanes)
+            sums = self._step({**at, axis: k}, whole, sums, height, width, mask)
+        return sums
+
+    def _step(
+        self,
+        at: dict[Var, Value],
+        number: int,
+        sums: list[Value],
+        height: int,
+        width: int,
+        mask: Value | None,
+    ) -> list[Value]:
+        """One vector of every row times one of every column."""
+        t, sums = self.t, list(sums)
+        left, right = self.pointer(t.lhs, at), self.pointer(t.rhs, at)
+        row_step = t.lhs.index.coefficient(t.m) or 0
+        column_step = t.rhs.index.coefficient(t.n) or 0
+        columns = [self._load(right, column * column_step, mask) for column in range(width)]
+        for row in range(height):
+            factor = self._load(left, row * row_step, mask)
+            for column in range(width):
+                place = (number * height + row) * width + column
+                place %= len(sums)
+                sums[place] = self.multiply_add(factor, columns[column], sums[place])
+        return sums
+
+    def _load(self, pointer: str, offset: int, mask: Value | None) -> Value:
+        place = self.e.address(pointer, offset, self.dtype)
+        if mask is None:
+            return self.e.load(place, self.dtype, self.t.lanes)
+        zero = constant(0, self.dtype, self.t.lanes)
+        return self.e.masked_load(place, self.dtype, mask, fill=zero)
