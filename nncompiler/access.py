@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from ir import scalar
 from ir.graph import Literal, Node
-from ir.index import Guard, Index, Var, flatten
+from ir.index import Guard, Index, Var
 from ir.op import Lowering
 from ir.scalar import Scalar
 from ir.types import Dim, Extent, Shape, boolean, i64

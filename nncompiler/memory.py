@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 
@@ -245,8 +245,6 @@ class _Placer:
                 given[leaf] = f"{prefix}carry{place}"
                 outputs[f"new{place}"] = body.outputs[place]
                 targets[f"new{place}"] = f"{prefix}new{place}"
-                old = self.timeline.views[given[leaf]]
-                self.timeline.views[targets[f"new{place}"]] = replace(old, new=True)
             elif place < carries + scan.attrs["sequences"]:
                 given[leaf] = f"{prefix}at{place}"
                 self.timeline.slice(given[leaf], source, leaf.type, span, length)
@@ -285,6 +283,7 @@ class _Placer:
         self.nodes[other] = leaf
         self.nodes.setdefault(last, leaf)
         self.timeline.views[name] = Swap(last, other, span, False)
+        self.timeline.views[name.replace("carry", "new")] = Swap(last, other, span, True)
         even = self.timeline.spans[span].length % 2 == 0
         self._copy(source, last if even else other, leaf)
         return [last, *(g for g in goals if g != last)]

@@ -21,9 +21,7 @@ def with_room(values: Array) -> Array:
     return np.concatenate([values, np.zeros_like(values)])
 
 
-def replay(
-    storage: Storage, memory: Mapping[str, Array]
-) -> Iterator[tuple[int, dict[str, Array]]]:
+def replay(storage: Storage, memory: Mapping[str, Array]) -> Iterator[tuple[int, dict[str, Array]]]:
     """(number of the kernel, memory of its buffers) in the order in which the kernels run."""
     return _Replay(storage, memory).run(0, len(storage.kernels), frozenset())
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ir.graph import Node
 from ir.loops import Kernel
 from ir.types import Dim, TensorType
 

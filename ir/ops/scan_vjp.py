@@ -12,6 +12,7 @@ the loop; else it is carried along.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ir.graph import Body, Node, make, topological
 from ir.op import Lowering
@@ -86,7 +87,7 @@ class _WayBack:
             if n not in self.found:
                 continue
             wanted: dict[Node, None] = {}
-            if self._sum(self.found[n], lambda v, w=wanted: self._note(v, w)) is None:
+            if self._sum(self.found[n], partial(self._note, wanted)) is None:
                 total = fresh_leaf(n.type)
                 self.leaves.append(total)
                 self.starts.append(full_like(n, 0))
@@ -117,7 +118,7 @@ class _WayBack:
             by_input[n] = make("item", scan, index=place)
         return tuple(by_input.get(n) for n in (*self.carried, *self.streams, *self.fixed))
 
-    def _note(self, value: Node, wanted: dict[Node, None]) -> Node:
+    def _note(self, wanted: dict[Node, None], value: Node) -> Node:
         """Ask for the sequence of a value, unless there is one already."""
         if value not in self.whole:
             wanted[value] = None

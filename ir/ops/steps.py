@@ -59,9 +59,7 @@ def make_scan(
     kept = [n for n in topological(outputs) if n not in outputs and is_kept(n)]
     outputs += list(dict.fromkeys([*carried, *kept]))
     leaves = (*carried, *streams, *capture.leaves.values())
-    names = {
-        leaf: input(f"step.{i}", leaf.dtype, leaf.shape) for i, leaf in enumerate(leaves)
-    }
+    names = {leaf: input(f"step.{i}", leaf.dtype, leaf.shape) for i, leaf in enumerate(leaves)}
     closed = replace_nodes(outputs, names.get)
     body = Body(tuple(names.values()), closed)
     operands = (*starts, *sequences, *capture.leaves)

@@ -1,7 +1,7 @@
 """Takes arguments that move with time, gives the loops over time and the addresses at each step.
 
-    %clock     the symbols of the call, then for every span how many steps are done; it is what the
-               chunks of a kernel get for their symbols, so that they know the time
+%clock     the symbols of the call, then for every span how many steps are done; it is what the
+           chunks of a kernel get for their symbols, so that they know the time
 """
 
 from __future__ import annotations

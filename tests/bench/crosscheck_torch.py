@@ -130,7 +130,11 @@ def recurrent() -> list[Check]:
                 if op != "rnn":
                     names[f"bias_hidden{suffix}"] = f"cell.bias_hh_l0{suffix}"
             for every in (False, True):
-                words = [op, *(["bidirectional"] if both else []), *(["sequences"] if every else [])]
+                words = [
+                    op,
+                    *(["bidirectional"] if both else []),
+                    *(["sequences"] if every else []),
+                ]
                 attributes = {"units": 5, "bidirectional": both, "return_sequences": every}
                 cell = partial(_cell, module, both, every, op == "rnn")
                 found.append(Check(", ".join(words), (9, 4), {"op": op, **attributes}, cell, names))

@@ -24,9 +24,7 @@ from ir.verify import verify_graph
 from nncompiler.autodiff import differentiate
 
 LOOPS = (Lowering.SCAN, Lowering.ITEM)  # have a body instead of samples: see test_scan.py
-RECORDS = [
-    op for op in REGISTRY.values() if op.name != "input" and op.lowering not in LOOPS
-]
+RECORDS = [op for op in REGISTRY.values() if op.name != "input" and op.lowering not in LOOPS]
 CASES = [
     pytest.param(op, sample, id=f"{op.name}-{number}")
     for op in RECORDS

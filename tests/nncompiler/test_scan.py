@@ -107,9 +107,7 @@ def stacked(n: Inputs) -> Node:
 
 
 def without_sequences(n: Inputs) -> Node:
-    (last,), _ = ops.scan(
-        lambda c, _: ((ops.tanh(c[0] @ n["u"]),), ()), [n["h"]], length=TIMES
-    )
+    (last,), _ = ops.scan(lambda c, _: ((ops.tanh(c[0] @ n["u"]),), ()), [n["h"]], length=TIMES)
     return ops.sum(last) + 0 * ops.sum(n["x"])
 
 
