@@ -36,18 +36,7 @@ BUSY, ALONE, LENGTH, LAST, BURST, MISSING = 384, 392, 400, 408, 416, 424
 SLOTS, STRIDE = 512, 128
 PLACES = (
     *("DONE", "WAITING", "FUNCTION", "BUFS", "SYMS", "STATE", "THREADS", "WORKER"),
-    *(
-        "SLEEPERS",
-        "SEQUENCE",
-        "BUSY",
-        "ALONE",
-        "LENGTH",
-        "LAST",
-        "BURST",
-        "MISSING",
-        "SLOTS",
-        "STRIDE",
-    ),
+    *("SLEEPERS", "SEQUENCE", "BUSY", "ALONE", "LENGTH", "LAST", "BURST", "MISSING", "SLOTS", "STRIDE"),
 )
 
 _lock = threading.Lock()
