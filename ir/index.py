@@ -8,7 +8,7 @@ Composing views is substitution of index expressions; there are no view objects.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -153,9 +153,6 @@ class Index:
     def evaluate(self, values: Mapping[str, int]) -> int:
         return self.constant + sum(c * _evaluate_atom(a, values) for a, c in self.terms)
 
-    def map_variables(self, rename: Callable[[Var], Var]) -> Index:
-        return self.substitute({v: Index.of(rename(v)) for v in self.variables})
-
     def __str__(self) -> str:
         parts: list[str] = []
         for atom, coefficient in self.terms:
@@ -186,9 +183,33 @@ def _factor(atom: Atom) -> str:
 
 
 def _canonical(terms: Mapping[Atom, int], constant: int) -> Index:
+    whole = _joined(terms)
+    if whole is not None:
+        return whole + constant
     kept = [(a, c) for a, c in terms.items() if c and not _is_zero(a)]
     kept.sort(key=lambda item: (-abs(item[1]), str(item[0])))
     return Index(tuple(kept), constant)
+
+
+def _joined(terms: Mapping[Atom, int]) -> Index | None:
+    """(v // d) * (d * c) + (v % d) * c is v * c; None where no such pair is there."""
+    for atom, coefficient in terms.items():
+        if not isinstance(atom, Remainder) or not coefficient:
+            continue
+        for quotient in _quotients(atom.value, atom.divisor):
+            if terms.get(quotient, 0) == coefficient * atom.divisor:
+                rest = {a: c for a, c in terms.items() if a not in (atom, quotient)}
+                return _canonical(rest, 0) + atom.value * coefficient
+    return None
+
+
+def _quotients(value: Index, divisor: int) -> list[Quotient]:
+    """The ways in which value // divisor is written: (v // a) // b is v // (a * b)."""
+    found = [Quotient(value, divisor)]
+    match value:
+        case Index(terms=((Quotient(value=inner, divisor=first), 1),), constant=0):
+            found.append(Quotient(inner, first * divisor))
+    return found
 
 
 def _is_zero(atom: Atom) -> bool:

@@ -34,10 +34,10 @@ from ir.loops import (
     chunks,
     stages,
 )
-from ir.nests import block_loops, integer_range, plain_loops
+from ir.nests import block_loops, plain_loops
 from ir.op import REGISTRY
 from ir.scalar import Scalar
-from ir.types import DType, bind_dim
+from ir.types import DType, bind_dim, integer_range
 
 Array = np.ndarray[Any, Any]
 LIMIT = 1 << 16  # points evaluated at once

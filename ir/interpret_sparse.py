@@ -37,13 +37,14 @@ def _sweep(stmt: Sweep, arrays: Mapping[str, Array], symbols: Mapping[str, int])
     if stmt.x is not None:
         values.append(read(stmt.x, stmt.row, stmt.source))
     values += [read(e, stmt.row, stmt.column) for e in stmt.extras]
-    runs, rows, edges, kept = (arrays[name] for name in stmt.tables)
+    runs, rows, slots, kept, *given = (arrays[name] for name in stmt.tables)
+    numbers = given[0] if given else np.arange(slots.size)
     sources = stmt.source.extent if stmt.x is not None else 0
     return REGISTRY["sweep"].evaluate(
         *values,
         runs=Literal.of(runs.reshape(-1, 2), i32),
         rows=Literal.of(rows.reshape(-1, 3), i32),
-        edges=Literal.of(edges.reshape(-1, 2), i32),
+        edges=Literal.of(np.stack([slots, numbers], 1), i32),
         formulas=stmt.formulas,
         sources=sources,
         kept=Literal.of(kept, i32),

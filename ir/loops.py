@@ -298,7 +298,7 @@ class Sweep:
     x: Scalar | None
     extras: tuple[Scalar, ...]
     weights: Scalar
-    tables: tuple[str, ...]  # buffers of runs, rows, edges, kept
+    tables: tuple[str, ...]  # runs, rows, slots, kept; numbers, where weights are not in order
     runs: int
     formulas: tuple[str, ...]
     outputs: tuple[str, ...]

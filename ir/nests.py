@@ -18,7 +18,7 @@ from ir.loops import (
     Transpose,
 )
 from ir.scalar import Scalar, apply, const, load, ref
-from ir.types import DType
+from ir.types import DType, integer_range
 
 
 def plain_loops(kernel: Kernel) -> Function:
@@ -77,13 +77,6 @@ def identity(combine: str, dtype: DType) -> Scalar:
         return const(not lowest, dtype)
     low, high = integer_range(dtype)
     return const(low if lowest else high, dtype)
-
-
-def integer_range(dtype: DType) -> tuple[int, int]:
-    """The smallest and largest value of an integer dtype."""
-    if dtype.kind == "uint":
-        return 0, (1 << dtype.bits) - 1
-    return -(1 << dtype.bits - 1), (1 << dtype.bits - 1) - 1
 
 
 def block_loops(block: Tile | Transpose) -> tuple[Stmt, ...]:

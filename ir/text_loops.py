@@ -159,7 +159,7 @@ def _sparse(stmt: Sweep | PairSums, indent: str) -> Iterator[str]:
         yield f"{indent}  {names}[{stmt.pair}] = sum over {_ranges((stmt.row,))} of {product};"
         yield f"{indent}}}"
         return
-    runs, rows, edges, kept = stmt.tables
+    runs, rows, edges, kept = stmt.tables[:4]
     step = stmt.lanes * stmt.vectors
     yield f"{indent}sweep for ({_ranges((stmt.row, stmt.column))}) {{  // {step} rows at once"
     if stmt.x is not None:

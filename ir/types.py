@@ -75,6 +75,13 @@ def dtype_of(value: object) -> DType:
     return _BY_NUMPY[name]
 
 
+def integer_range(dtype: DType) -> tuple[int, int]:
+    """The lowest and the highest integer of a dtype."""
+    if dtype.kind == "uint":
+        return 0, (1 << dtype.bits) - 1
+    return -(1 << dtype.bits - 1), (1 << dtype.bits - 1) - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Extent:
     """A symbolic length: `coefficient * symbol`, e.g. 64*batch."""

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ir.graph import Graph
-from nncompiler.data import DENSE, LABELS, SAMPLE_WEIGHT, as_rows, name_values
+from nncompiler.data import as_rows, name_values
+from nncompiler.frontend.losses import DENSE, LABELS
 from nncompiler.frontend.network import read_network
-from nncompiler.frontend.objective import Objective, kinds_of, make_objective
+from nncompiler.frontend.objective import SAMPLE_WEIGHT, Objective, kinds_of, make_objective
 from nncompiler.settings import Settings
 
 if TYPE_CHECKING:

@@ -21,9 +21,6 @@ from runtime.inputs import Port, check_names, convert
 
 Array = np.ndarray[Any, Any]
 
-LABELS, DENSE = "labels", "dense"
-SAMPLE_WEIGHT = "sample_weight"
-
 
 def name_values(value: object, names: Sequence[str], what: str) -> dict[str, Any]:
     """A dict by name from a dict, a tuple of the right length, or the single value."""

@@ -73,10 +73,6 @@ class Fusion:
     inline: frozenset[Node]
     reads: Reads
 
-    def is_stored(self, node: Node) -> bool:
-        """True for nodes that have, or may have, a buffer: inputs, constants, group members."""
-        return node not in self.inline
-
 
 def fuse(graph: Graph) -> Fusion:
     """Partition the nodes of a graph into kernels."""
@@ -250,7 +246,7 @@ class _Fuser:
                 if source is node and indices != place:
                     return
         stored = {n for n, _ in self.reads(node, target) if n in self.owner}
-        if sum(1 for n in stored if not self._is_stored(n, node, home)) > 1:
+        if sum(1 for n in stored if not self._is_stored(n, home)) > 1:
             return
         if any(self.owner[n] is target for n in stored):
             return
@@ -272,8 +268,8 @@ class _Fuser:
                 found.add(self.owner[user])
         return found
 
-    def _is_stored(self, node: Node, reader: Node, home: Group) -> bool:
-        """Is `node` in memory anyway, even if `reader` did not read it?"""
+    def _is_stored(self, node: Node, home: Group) -> bool:
+        """Is `node` in memory anyway, even if no member of `home` read it?"""
         return node in self.forced or any(g is not home for g in self._readers(node))
 
 

@@ -99,17 +99,15 @@ class _Lowering:
 
     def _resolve(self, node: Node, indices: Indices, guards: tuple[Guard, ...]) -> Scalar | None:
         if node in self.fusion.inline:
-            if node.op.lowering is Lowering.MAP:
-                args = [element(i, indices, self.resolve, guards) for i in node.inputs]
-                return scalar.apply(node.op.name, args, node.dtype)
-            return None
+            return self._computed(node, indices, guards)
         if node in self.reductions:
             return scalar.ref(self.reductions[node].name, node.dtype)
         if self.fusion.owner.get(node) is self.group and node.op.lowering is not Lowering.SCATTER:
-            return self._member(node, indices, guards)
+            return self._computed(node, indices, guards)
         return self._load(node, indices, guards)
 
-    def _member(self, node: Node, indices: Indices, guards: tuple[Guard, ...]) -> Scalar | None:
+    def _computed(self, node: Node, indices: Indices, guards: tuple[Guard, ...]) -> Scalar | None:
+        """A map from its memoised operands; None for what `element` looks inside of itself."""
         if node.op.lowering is Lowering.MAP:
             args = [element(i, indices, self.resolve, guards) for i in node.inputs]
             return scalar.apply(node.op.name, args, node.dtype)

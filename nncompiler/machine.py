@@ -13,7 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from nncompiler.blueprint import Blueprint, Kinds
-from nncompiler.data import DENSE, SAMPLE_WEIGHT, rows_of
+from nncompiler.data import rows_of
+from nncompiler.frontend.losses import DENSE
+from nncompiler.frontend.objective import SAMPLE_WEIGHT
 from nncompiler.frontend.updates import AVERAGE, LEARNING_RATE, STEP_COUNT
 from nncompiler.settings import check_seed
 from runtime.history import History
@@ -39,7 +41,7 @@ class Runner(Protocol):
 
 
 class Machine:
-    """A network with its parameters, optimizer state and history; see api.md for the methods."""
+    """A network with its parameters, optimizer state and history."""
 
     def __init__(self, blueprint: Blueprint, shared: State | None = None) -> None:
         """`shared` is the state of the machine whose objective this one is."""
@@ -111,9 +113,7 @@ class Machine:
         averages = self.averages
         kept = {name: array.copy() for name, array in self.parameters.items()}
         try:
-            if (
-                self.state[self._prefix + STEP_COUNT] > 0
-            ):  # before the first update there is nothing to average
+            if self.state[self._prefix + STEP_COUNT] > 0:  # the first update begins the average
                 for name, array in averages.items():
                     self.parameters[name] = array
             yield

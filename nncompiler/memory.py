@@ -309,15 +309,6 @@ def copy_kernel(
     return Kernel("copy_" + _clean(target), "rows", variables, (), (), (write,), buffers)
 
 
-def _values(kernel: Kernel) -> list[scalar.Scalar]:
-    return [*(r.value for r in kernel.reductions), *(w.value for w in kernel.writes)]
-
-
-def _loads(kernel: Kernel, buffer: str) -> bool:
-    values = scalar.walk(_values(kernel))
-    return any(s.kind == "load" and s.name == buffer for s in values)
-
-
 def _reads_elsewhere(kernel: Kernel, buffer: str) -> bool:
     """Does the kernel read the buffer at another point, or in another pass, than it writes it?"""
     if kernel.scatter:  # what its base holds is read before it is added to
@@ -326,7 +317,7 @@ def _reads_elsewhere(kernel: Kernel, buffer: str) -> bool:
     if any(_has_load(r.value, buffer) for r in kernel.reductions):
         return True
     if write.inner and kernel.reductions:
-        return _loads(kernel, buffer)
+        return any(_has_load(w.value, buffer) for w in kernel.writes)
     places: set[Index] = set()
     for s in scalar.walk([w.value for w in kernel.writes]):
         if s.kind == "load" and s.name == buffer:

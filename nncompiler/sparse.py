@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ir.graph import Node, make
+import numpy as np
+
+from ir.graph import Literal, Node, make
 from ir.index import Var
 from ir.loops import PairSums, Sweep
 from ir.scalar import Scalar
+from ir.types import i32
 
-TABLES = {"sweep": ("runs", "rows", "edges", "kept"), "pair_sums": ("left", "right")}
+PAIRS = ("left", "right")
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,16 @@ class Operand:
 
 
 def tables_of(node: Node) -> tuple[Node, ...]:
-    """The constants that hold the structure of a sparse node."""
-    return tuple(make("constant", value=node.attrs[name]) for name in TABLES[node.op.name])
+    """The constants that hold the structure of a sparse node; for a sweep runs, rows, the slots of
+    edges, kept, and numbers of weights unless these are used in order."""
+    if node.op.name == "pair_sums":
+        return tuple(make("constant", value=node.attrs[name]) for name in PAIRS)
+    edges = node.attrs["edges"].array
+    slots, numbers = (Literal.of(edges[:, k], i32) for k in range(2))
+    found = [node.attrs["runs"], node.attrs["rows"], slots, node.attrs["kept"]]
+    if not np.array_equal(numbers.array, np.arange(len(edges))):
+        found.append(numbers)
+    return tuple(make("constant", value=value) for value in found)
 
 
 def lower_sparse(node: Node, where: Operand) -> Sweep | PairSums:

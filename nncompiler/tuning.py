@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from nncompiler.table import Table
-from runtime.monitors import EarlyStopping
+from runtime.monitors import EarlyStopping, larger_is_better
 
 Array = np.ndarray[Any, Any]
 Build = Callable[..., Any]
@@ -126,7 +126,7 @@ def search(
     else:
         futures = [executor.submit(task, parameters) for parameters in combinations]
         results = [future.result() for future in futures]
-    sign = -1.0 if _larger_is_better(monitor) else 1.0
+    sign = -1.0 if larger_is_better(monitor) else 1.0
     order = sorted(range(len(results)), key=lambda i: _rank(results[i][0], sign))
     best, state = results[order[0]]
     if best.error:
@@ -233,10 +233,6 @@ def _draw_one(name: str, values: Any, rng: np.random.Generator) -> Any:
 
 def _is_sequence(values: Any) -> bool:
     return isinstance(values, (Sequence, np.ndarray, range)) and not isinstance(values, str)
-
-
-def _larger_is_better(monitor: str) -> bool:
-    return monitor.endswith(("accuracy", "acc", "precision", "recall", "auc"))
 
 
 def _rank(trial: Trial, sign: float) -> float:

@@ -9,7 +9,12 @@ from typing import Any
 
 from runtime.callbacks import Callback, Logs
 
-LARGER = re.compile(r"(acc|accuracy|precision|recall|f1|auc|r2|top_\d+)$")
+_LARGER = re.compile(r"(acc|accuracy|precision|recall|f1|auc|r2|top_\d+)$")
+
+
+def larger_is_better(monitor: str) -> bool:
+    """Whether a value of that name in the logs is a score: anything else is taken for a loss."""
+    return _LARGER.search(monitor) is not None
 
 
 class Monitor(Callback):
@@ -22,7 +27,7 @@ class Monitor(Callback):
     def __init__(self, monitor: str, min_delta: float, mode: str) -> None:
         if mode not in ("auto", "min", "max"):
             raise ValueError(f"mode must be 'auto', 'min' or 'max', not {mode!r}")
-        larger = mode == "max" or (mode == "auto" and LARGER.search(monitor) is not None)
+        larger = mode == "max" or (mode == "auto" and larger_is_better(monitor))
         self.monitor = monitor
         self.min_delta = abs(min_delta)
         self._sign = -1.0 if larger else 1.0

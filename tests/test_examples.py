@@ -43,6 +43,10 @@ def test_there_are_five_examples() -> None:
     assert names <= {p.stem for p in EXAMPLES}
 
 
+def test_the_gan_covers_the_ring() -> None:
+    assert "8 of 8 modes" in run("examples/gan_ring.py")
+
+
 def test_look_inside_prints_one_stage() -> None:
     text = run("examples/look_inside.py", "gradient")
     assert "hidden" in text

@@ -6,7 +6,7 @@ Broadcasting and constants are made explicit here, so that records see equal typ
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,19 @@ import numpy as np
 from ir.graph import Literal, Node, make
 from ir.index import Index
 from ir.op import Lowering, Op, Sample, Source, register
-from ir.types import Dim, DType, Extent, Shape, TensorType, as_dim, boolean, dtype_of, f32, i32
+from ir.types import (
+    Dim,
+    DType,
+    Extent,
+    Shape,
+    TensorType,
+    as_dim,
+    boolean,
+    dtype_of,
+    f32,
+    i32,
+    integer_range,
+)
 
 Array = np.ndarray[Any, Any]
 Value = Any  # a Node, a Python number, or an array: what the functions accept
@@ -50,13 +62,6 @@ def literal(value: Value, dtype: DType) -> Node:
             raise ValueError(f"{value!r} is out of range for {dtype}")
     with np.errstate(over="ignore"):
         return make("constant", value=Literal.of(array, dtype))
-
-
-def integer_range(dtype: DType) -> tuple[int, int]:
-    """The lowest and the highest integer of a dtype."""
-    if dtype.kind == "uint":
-        return 0, 2**dtype.bits - 1
-    return -(2 ** (dtype.bits - 1)), 2 ** (dtype.bits - 1) - 1
 
 
 def default_dtype(value: Value) -> DType:
@@ -318,6 +323,3 @@ def dim_less(dim: Dim, amount: int) -> Dim:
     if isinstance(dim, Extent):
         raise ValueError(f"the symbolic extent '{dim}' cannot be cut")
     return dim - amount
-
-
-Attrs = Mapping[str, Any]

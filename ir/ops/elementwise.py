@@ -27,12 +27,23 @@ from ir.ops.core import (
     broadcast_together,
     elementwise,
     full_like,
-    integer_range,
     promote,
     random_for,
     uniform_value,
 )
-from ir.types import DType, TensorType, boolean, dtype_of, f32, f64, i32, i64, u32, u64
+from ir.types import (
+    DType,
+    TensorType,
+    boolean,
+    dtype_of,
+    f32,
+    f64,
+    i32,
+    i64,
+    integer_range,
+    u32,
+    u64,
+)
 
 Function = Callable[..., Node]
 BOTH = (COMMUTATIVE, CHEAP)

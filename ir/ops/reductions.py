@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from ir.graph import Node, make
-from ir.ops.core import Array, Value, as_node, full_like, integer_range, normalize_axes, reduction
+from ir.ops.core import Array, Value, as_node, full_like, normalize_axes, reduction
 from ir.ops.elementwise import abs, cast, eq, exp, log, lt, ne, or_, where
 from ir.ops.leaves import extent, iota
 from ir.ops.views import ravel, reshape, stop_gradient
-from ir.types import DType, Shape, boolean, dtype_of, i32, multiply
+from ir.types import DType, Shape, boolean, dtype_of, i32, integer_range, multiply
 
 Axes = tuple[int, ...]
 

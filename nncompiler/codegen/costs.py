@@ -32,7 +32,7 @@ def _terms(stmt: Sweep | PairSums, kernel: Kernel) -> int:
     name = stmt.tables[2] if isinstance(stmt, Sweep) else stmt.lefts
     size = next(b.size for b in kernel.buffers if b.name == name)
     assert isinstance(size, int)
-    return size // 2 if isinstance(stmt, Sweep) else size
+    return size
 
 
 def moved(kernel: Kernel) -> Cost:

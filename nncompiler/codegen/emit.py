@@ -220,15 +220,6 @@ class Emitter:
             return folded
         return self.value(f"{instruction} {a.typed}, {b.text}", a.dtype, a.lanes)
 
-    def fadd(self, a: Value, b: Value) -> Value:
-        return self.binary("fadd", a, b)
-
-    def fsub(self, a: Value, b: Value) -> Value:
-        return self.binary("fsub", a, b)
-
-    def fmul(self, a: Value, b: Value) -> Value:
-        return self.binary("fmul", a, b)
-
     def fdiv(self, a: Value, b: Value) -> Value:
         return self.binary("fdiv", a, b)
 

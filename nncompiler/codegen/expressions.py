@@ -14,6 +14,7 @@ from ir.loops import Buffer
 from ir.scalar import Scalar
 from ir.types import Dim, DType, Extent, boolean, i64
 from nncompiler.codegen.emit import Emitter, Value, constant, memory_type, number_of
+from nncompiler.codegen.lanes import Cover, cover, lane_offsets
 from nncompiler.codegen.math import emit_apply
 from nncompiler.codegen.scope import Accumulator, Binding, Dependences, Scope
 
@@ -223,9 +224,10 @@ class Expressions:
         condition = self._condition(s.guards)
         fill = constant(s.fill, s.dtype)
         simple = self.affine(s.index) if not s.args else None
-        if simple is not None and simple[1] == 2 and s.dtype != boolean:
-            return self._load_every_second(s, simple[0], condition, fill)
         if simple is None or simple[1] not in (0, 1):
+            parts = None if s.args or s.dtype == boolean else self._cover(s.index)
+            if parts is not None:
+                return self._load_covered(s, parts, condition, fill)
             return self._gather(s, condition, fill)
         base, stride = simple
         if stride == 1:
@@ -252,33 +254,52 @@ class Expressions:
         pointer = self.address(s.name, base, inside=False)
         return self.e.masked_load(pointer, s.dtype, mask, fill=self.e.splat(fill, lanes))
 
-    def _load_every_second(
-        self, s: Scalar, base: Value, condition: Value | None, fill: Value
-    ) -> Value:
-        """Two vectors and a shuffle instead of a gather. The second one ends with the last element
-        that is needed, so nothing beyond is touched.
-
-        [a . b . c . d] at 2  ->  [a . b .] and [. c . d]  ->  [a b c d]
-        """
-        lanes = self._lanes_of(s.index)
-        later = self.e.add(base, constant(lanes - 1, i64))
-        mask = self._both(self.mask(s.index), condition, lanes)
-        if mask is None:
-            parts = [self.e.load(self.address(s.name, b), s.dtype, lanes) for b in (base, later)]
-        else:
-            none = constant(False, boolean, lanes)
-            first = self.e.shuffle(mask, none, [lanes if p % 2 else p // 2 for p in range(lanes)])
-            odd = [(p + lanes - 1) // 2 if p % 2 else lanes for p in range(lanes)]
-            masks = (first, self.e.shuffle(mask, none, odd))
-            filler = self.e.splat(fill, lanes)
-            parts = []
-            for place, which in zip((base, later), masks, strict=True):
-                pointer = self.address(s.name, place, inside=False)
-                parts.append(self.e.masked_load(pointer, s.dtype, which, fill=filler))
-        half = lanes // 2
-        return self.e.shuffle(
-            parts[0], parts[1], [2 * t if t < half else 2 * t + 1 for t in range(lanes)]
+    def _cover(self, index: Index) -> Cover | None:
+        offsets = lane_offsets(
+            index, {v.name: self.bindings[v.name].lanes for v in index.variables}
         )
+        return cover(offsets) if offsets else None
+
+    def _load_covered(self, s: Scalar, parts: Cover, condition: Value | None, fill: Value) -> Value:
+        """Lanes at known distances: loads and a shuffle instead of a gather."""
+        lanes, width = len(parts.picks), parts.width
+        mask = self._both(self.mask(s.index), condition, lanes)
+        base = self._first_lane(s.index)
+        found = []
+        for number, start in enumerate(parts.starts):
+            place = self.e.add(base, constant(start, i64))
+            if mask is None:
+                found.append(self.e.load(self.address(s.name, place), s.dtype, width))
+                continue
+            needed = self._any_of(mask, parts.users(number))
+            pointer = self.address(s.name, place, inside=False)
+            filler = self.e.splat(fill, width)
+            found.append(self.e.masked_load(pointer, s.dtype, needed, fill=filler))
+        picked = self.e.shuffle(found[0], found[1] if len(found) > 1 else None, parts.picks)
+        if mask is None or condition is None:
+            return picked
+        return self.e.select(mask, picked, self.e.splat(fill, lanes))
+
+    def _any_of(self, mask: Value, users: list[list[int]]) -> Value:
+        """For every element whether a lane that uses it exists."""
+        none = constant(False, boolean, mask.lanes)
+        result: Value | None = None
+        for rank in range(max(map(len, users))):
+            lanes = [u[rank] if rank < len(u) else mask.lanes for u in users]
+            part = self.e.shuffle(mask, none, lanes)
+            result = part if result is None else self.e.binary("or", result, part)
+        assert result is not None
+        return result
+
+    def _first_lane(self, index: Index) -> Value:
+        """The index in the first lane."""
+        outer = dict(self.bindings)
+        for v in index.variables:
+            self.bindings[v.name] = Binding(outer[v.name].base)
+        found = self.affine(index)
+        self.bindings = outer
+        assert found is not None, "without lanes an index has one value"
+        return found[0]
 
     def _gather(self, s: Scalar, condition: Value | None, fill: Value) -> Value:
         simple = self.affine(s.index)

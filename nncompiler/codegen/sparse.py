@@ -293,7 +293,10 @@ class _Sweep:
         count = _table(self.w, rows, self.e.add(at, constant(1, i64)))
         stop = self.e.add(edge, count)
         zero = constant(0, self.dtype, self.lanes)
-        sums = self.w.loop(edge, stop, 1, [zero] * self.vectors, self._edge)
+        if self.lanes == 1 and len(self.s.tables) == 4:
+            sums = self._many(edge, count, stop)
+        else:
+            sums = self.w.loop(edge, stop, 1, [zero] * self.vectors, self._edge)
         if self.s.sums:
             self._keep(_table(self.w, rows, self.e.add(at, constant(2, i64))), sums)
         extras = [self._extra(number, column) for number in range(formula.arity(text))]
@@ -310,9 +313,8 @@ class _Sweep:
         return extent if self.s.x is not None else 0
 
     def _edge(self, edge: Value, sums: list[Value]) -> list[Value]:
-        at = self.e.mul(edge, constant(2, i64))
-        slot = _table(self.w, self.s.tables[2], at)
-        number = _table(self.w, self.s.tables[2], self.e.add(at, constant(1, i64)))
+        slot = _table(self.w, self.s.tables[2], edge)
+        number = edge if len(self.s.tables) == 4 else _table(self.w, self.s.tables[4], edge)
         with self.w.bound(self.s.edge, Binding(number)):
             weight = self.e.splat(self.w.evaluate(self.s.weights), self.lanes)
         found = []
@@ -320,6 +322,35 @@ class _Sweep:
             state = self.e.load(self._state(slot, vector), self.dtype, self.lanes)
             found.append(self.e.fma(weight, state, total))
         return found
+
+    def _many(self, edge: Value, count: Value, stop: Value) -> list[Value]:
+        """The sum of one row: where a node has many edges these run over the lanes."""
+        e, lanes = self.e, self.s.lanes
+        several, few = e.new_label("several"), e.new_label("few")
+        zero = constant(0, self.dtype)
+        before = e.block
+        e.branch_if(e.icmp("sge", count, constant(lanes, i64)), several, few)
+        e.label(several)
+        self.w.push()
+        end = e.sub(stop, e.value(f"urem i64 {count.text}, {lanes}", i64))
+
+        def step(i: Value, now: list[Value]) -> list[Value]:
+            slots = e.load(self.w.address(self.s.tables[2], i), i32, lanes)
+            state = e.gather(self.w.pointers[self.s.state], slots, self.dtype)
+            with self.w.bound(self.s.edge, Binding(i, lanes)):
+                weight = e.splat(self.w.evaluate(self.s.weights), lanes)
+            return [e.fma(weight, state, now[0])]
+
+        wide = constant(0, self.dtype, lanes)
+        (total,) = self.w.loop(edge, end, lanes, [wide], step)
+        total = e.reduce("sum", total)
+        self.w.pop()
+        after = e.block
+        e.branch(few)
+        e.label(few)
+        start = self.w.phi(edge, before, end, after)
+        first = self.w.phi(zero, before, total, after)
+        return self.w.loop(start, stop, 1, [first], self._edge)
 
     def _keep(self, place: Value, sums: list[Value]) -> None:
         """Remember the sums of a node that has a place."""

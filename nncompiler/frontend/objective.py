@@ -23,7 +23,15 @@ from ir.types import DType, i64
 from nncompiler.autodiff import differentiate
 from nncompiler.errors import CompileError
 from nncompiler.frontend.initializers import Array
-from nncompiler.frontend.losses import LABELS, Loss, make_loss, mean_loss, target_kind, target_shape
+from nncompiler.frontend.losses import (
+    DENSE,
+    LABELS,
+    Loss,
+    make_loss,
+    mean_loss,
+    target_kind,
+    target_shape,
+)
 from nncompiler.frontend.metrics import Metric, Result, make_metric
 from nncompiler.frontend.names import suggest
 from nncompiler.frontend.optimizers import make_optimizer
@@ -99,7 +107,7 @@ class Objective:
     def _target(self, name: str) -> Target:
         y = self.inference.outputs[name]
         id = "target" if len(self.losses) == 1 else f"target:{name}"
-        kind = self.kinds.get(name, "dense")
+        kind = self.kinds.get(name, DENSE)
         shape = target_shape(kind, y)
         if kind != LABELS:
             return Target(name, id, kind, ops.input(id, self.network.dtype, shape))

@@ -84,11 +84,6 @@ class Built:
     layers: tuple[Layer, ...]
     checks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    @property
-    def logits(self) -> dict[str, Node]:
-        """What the softmax saw, of every output that is one."""
-        return {k: z for k, (name, z) in self.ends.items() if name != "sigmoid"}
-
 
 @dataclass(frozen=True)
 class Network:

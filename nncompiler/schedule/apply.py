@@ -70,6 +70,7 @@ class _Rows:
         self.vector = next((v for v in (*self.outer, *self.inner) if v.name == name), None)
         self.depths = {r.name: _depth(r.value, kernel.reductions) for r in kernel.reductions}
         self.scratch: dict[Scalar, tuple[int, Buffer]] = {}
+        self.stored: dict[Scalar, tuple[int, Write]] = {}
 
     def function(self) -> Function:
         body = self._point()
@@ -84,6 +85,7 @@ class _Rows:
         inner = [(self._depth_of(w.value), w) for w in self.kernel.writes if w.inner]
         levels = sorted({*self.depths.values(), *(d for d, _ in inner)})
         self._choose_scratch(levels, inner)
+        self._choose_stored(inner)
         body: list[Stmt] = []
         for level in levels:
             reductions = [r for r in self.kernel.reductions if self.depths[r.name] == level]
@@ -148,6 +150,18 @@ class _Rows:
             for s in scalar.walk(values):
                 made.setdefault(s, level)
 
+    def _choose_stored(self, writes: list[tuple[int, Write]]) -> None:
+        """What a pass writes for others is read by the later passes, where that is less to read
+        than its operands: a batch norm's cotangent that was gathered from several places."""
+        for level, w in writes:
+            if w.value in self.scratch or w.value.kind != "apply":
+                continue
+            if len({s for s in scalar.loads(w.value) if self._moves_along(s)}) > 1:
+                self.stored.setdefault(w.value, (level, w))
+
+    def _moves_along(self, s: Scalar) -> bool:
+        return any(v in self.inner for v in scalar.variables(s))
+
     def _wanted_again(
         self, values: list[Scalar], made: dict[Scalar, int], axis: Var
     ) -> list[Scalar]:
@@ -188,10 +202,13 @@ class _Rows:
         return Index.of(axis) * self.lanes + lane
 
     def _use_scratch(self, value: Scalar, level: int, itself: bool = True) -> Scalar:
-        if not self.scratch:
+        if not self.scratch and not self.stored:
             return value
 
         def rule(s: Scalar) -> Scalar | None:
+            if s in self.stored and level > self.stored[s][0]:
+                write = self.stored[s][1]
+                return scalar.load(write.buffer, write.index, s.dtype)
             kept = self.scratch.get(s)
             if kept is None or level < kept[0] or (s is value and not itself):
                 return None

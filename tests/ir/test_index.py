@@ -94,3 +94,11 @@ def test_a_symbolic_variable_has_no_upper_bound() -> None:
     batch = Var("b", Extent(1, "batch"))
     assert (Index.of(batch) * 2 + 1).bounds == (1, None)
     assert (Index.of(batch) * -2).bounds == (None, 0)
+
+
+def test_quotient_and_remainder_join_to_what_they_were_taken_of() -> None:
+    i, j = Index.of(Var("i", 7)), Index.of(Var("j", 400))
+    assert (j // 5) * 5 + j % 5 == j
+    assert (j // 25) * 50 + ((j // 5) % 5) * 10 + (j % 5) * 2 + i == j * 2 + i
+    shifted = j + 1
+    assert (shifted // 2) * 2 + shifted % 2 + 3 == j + 4

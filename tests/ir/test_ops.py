@@ -17,9 +17,8 @@ from ir.graph import Graph, Node, make
 from ir.index import Index
 from ir.interpret import evaluate, run_nodes
 from ir.op import REGISTRY, Lowering, Op, Sample
-from ir.ops.core import integer_range
 from ir.text import parse_graph, print_graph
-from ir.types import DType, dtype_of, f32, f64, i32
+from ir.types import DType, dtype_of, f32, f64, i32, integer_range
 from ir.verify import verify_graph
 from nncompiler.autodiff import differentiate
 

@@ -149,3 +149,23 @@ def test_an_isolated_neuron_is_an_input_and_an_output() -> None:
     g.add_node("z")
     model = nnc.compile(g, options=OPTIONS)
     np.testing.assert_array_equal(model(np.array([[1.0, 5.0]])), [[2.0, 5.0]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sources", [15, 16, 17, 40])
+def test_one_row_of_neurons_with_many_edges(dtype: str, sources: int) -> None:
+    """Where one row is computed alone, the edges of a neuron run over the lanes."""
+    g = random_dag(2, 2)
+    g.clear()
+    g.add_nodes_from(f"x{i}" for i in range(sources))
+    for j in range(3):
+        g.add_node(f"h{j}", activation=["tanh", "sine", "relu"][j], bias=0.25)
+        g.add_edges_from((f"x{i}", f"h{j}") for i in range(sources - j))
+    g.add_edges_from((f"h{j}", "y") for j in range(3))
+    model = nnc.compile(g, dtype=dtype, options=OPTIONS)
+    assert "sparse" in model.blueprint.objective.inference.layers[0].op
+    inputs, outputs = ends(g)
+    x = np.random.default_rng(0).normal(size=(1, sources))
+    w = {name: np.array(value, np.float64) for name, value in model.parameters.items()}
+    expected, _, _ = evaluate(g, x, w, inputs, outputs)
+    np.testing.assert_allclose(model(x), expected, rtol=1e-10 if dtype == "float64" else 1e-5)

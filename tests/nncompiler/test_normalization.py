@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nncompiler as nnc
-from tests.layer_laws import Case, check_layer
+from tests.layer_laws import Case, assert_same_state, check_layer, check_model
 
 RNG = np.random.default_rng(11)
 
@@ -164,3 +164,27 @@ def test_mistakes_name_the_layer(op: str, shape: Any, attributes: Any, message: 
     with pytest.raises(nnc.CompileError, match=message) as caught:
         nnc.compile(network(op, shape, **attributes))
     assert caught.value.node == "n"
+
+
+def test_a_cotangent_that_was_added_up_is_read_again_not_added_up_again() -> None:
+    """relu(norm(c) + x), read by two layers: later passes read what the first one wrote."""
+    g: Any = nx.DiGraph()
+    g.add_node("x", op="input", shape=("batch", 3, 4, 4))
+    g.add_node("c", op="conv", filters=3, kernel_size=3, padding=1)
+    g.add_node("n", op="batch_norm")
+    g.add_node("s", op="add")
+    g.add_node("r", op="relu")
+    g.add_node("a", op="conv", filters=2, kernel_size=3, strides=2, padding=1)
+    g.add_node("b", op="conv", filters=2, kernel_size=1, strides=2)
+    g.add_node("y", op="add")
+    nx.add_path(g, ["x", "c", "n", "s", "r", "a", "y"])
+    g.add_edges_from([("x", "s"), ("r", "b"), ("b", "y")])
+    for dtype in ("float32", "float64"):
+        model = nnc.compile(g, loss="mse", optimizer=nnc.SGD(0.1), dtype=dtype)
+        check_model(model, lambda rows: RNG.normal(size=(rows, 3, 4, 4)))
+    threads = nnc.Options(threads=2)
+    twin = nnc.compile(g, loss="mse", optimizer=nnc.SGD(0.1), dtype="float64", options=threads)
+    x, t = RNG.normal(size=(6, 3, 4, 4)), RNG.normal(size=(6, 2, 2, 2))
+    one = nnc.compile(g, loss="mse", optimizer=nnc.SGD(0.1), dtype="float64")
+    assert one.step(x, t) == twin.step(x, t)
+    assert_same_state(one, twin, 0.0)

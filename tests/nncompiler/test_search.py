@@ -71,10 +71,18 @@ def test_random_search_does_not_repeat() -> None:
     assert sorted(t.parameters["units"] for t in result) == [2, 3]
 
 
-def test_larger_accuracy_is_better() -> None:
-    result = run(monitor="val_accuracy", validation_data=(X, T))
-    scores = [t.score for t in result]
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "top_2"])
+def test_larger_scores_are_better(metric: str) -> None:
+    def scored(units: int, rate: float) -> nnc.Model:
+        g = classifier()
+        g.nodes["hidden"]["units"] = units
+        return compiled(g, optimizer=nnc.SGD(rate), metrics=(metric,))
+
+    known = {"monitor": f"val_{metric}", "validation_data": (X, T)}
+    found = nnc.search(scored, SPACE, X, T, epochs=4, batch_size=16, **known)
+    scores = [t.score for t in found]
     assert scores == sorted(scores, reverse=True)
+    assert scores[0] > scores[-1]
 
 
 def test_early_stopping_ends_trials() -> None:

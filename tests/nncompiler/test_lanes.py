@@ -1,0 +1,50 @@
+"""Where lanes are known to be is where they are."""
+
+from __future__ import annotations
+
+import pytest
+
+from ir.index import Index, Var
+from nncompiler.codegen.lanes import cover, lane_offsets
+
+Q, I = Index.of(Var("q", 96)), Index.of(Var("i", 7))
+CASES = {
+    "plain": Q + I * 5,
+    "every second": Q * 2 + 1,
+    "backwards": Q * -1 + 95,
+    "doubled": Q // 2 + I,
+    "shifted": (Q + 1) // 2,
+    "blocks": (Q // 4) * 16 + (Q % 4) // 2 + (Q % 2) * 8,
+    "other": (I * 4 + Q) // 4,
+    "unknown": (I + Q) // 2,
+    "three": Q // 3,
+}
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+@pytest.mark.parametrize("name", CASES)
+def test_offsets_hold_at_every_block(name: str, lanes: int) -> None:
+    index = CASES[name]
+    offsets = lane_offsets(index, {"q": lanes, "i": 1})
+    assert (offsets is None) == (name in ("unknown", "three"))
+    if offsets is None:
+        return
+    for i in range(7):
+        for start in range(0, 96, lanes):
+            at = [index.evaluate({"i": i, "q": start + lane}) for lane in range(lanes)]
+            assert offsets == [a - at[0] for a in at]
+
+
+@pytest.mark.parametrize("offsets", [[0, 2, 4, 6], [0, 0, 1, 1], [0, -1, -2, -3], [3, 1, 0, 2]])
+def test_vectors_hold_the_lanes_and_nothing_outside(offsets: list[int]) -> None:
+    parts = cover(offsets)
+    assert parts is not None
+    elements = [start + e for start in parts.starts for e in range(parts.width)]
+    assert [elements[p] for p in parts.picks] == offsets
+    assert min(elements) == min(offsets)
+    assert max(elements) == max(offsets)
+
+
+def test_lanes_far_apart_are_not_covered() -> None:
+    assert cover([0, 9, 18, 27]) is None
+    assert cover([0, 0, 0, 0]) is None
