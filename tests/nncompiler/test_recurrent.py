@@ -194,3 +194,28 @@ def test_mistakes_are_named(shape: Any, attributes: Any, message: str) -> None:
     nx.add_path(g, ["x", "cell"])
     with pytest.raises(nnc.CompileError, match=message):
         nnc.compile(g)
+
+
+def test_a_cell_of_ones_own() -> None:
+    """`nnc.scan` in a function, and its gradient."""
+
+    def last(w: Any, x: Any) -> Any:
+        start = nnc.sum(x, 1) * 0
+        (h,), (every,) = nnc.scan(
+            lambda h, now: ((nnc.tanh(now[0] + h[0] @ w),), (nnc.sum(h[0], -1),)), [start], [x]
+        )
+        return nnc.sum(h) + nnc.sum(every)
+
+    w, x = RNG.normal(size=(3, 3)), RNG.normal(size=(2, 5, 3))
+
+    def plain(w: Any) -> Any:
+        h, total = np.zeros((2, 3)), 0.0
+        for t in range(5):
+            total += h.sum()
+            h = np.tanh(x[:, t] + h @ w)
+        return h.sum() + total
+
+    assert nnc.jit(last)(w, x) == pytest.approx(plain(w), rel=1e-12)
+    d = RNG.normal(size=w.shape)
+    slope = (plain(w + 1e-6 * d) - plain(w - 1e-6 * d)) / 2e-6
+    assert np.sum(nnc.grad(last)(w, x) * d) == pytest.approx(slope, rel=1e-7)
