@@ -35,10 +35,15 @@ def compile(
     loss         a name, a function (prediction, target), a dict by output; None: inference only
     optimizer    nnc.SGD(0.1), ... or a name; None: no update
     regularizer  nnc.L2(1e-4), nnc.L1(...): of weights, not of biases
+    initializer  of weights that have none of their own: a name, (name, {...}), a number, an array
+    metrics      names ("accuracy", "top_3", ...) or functions (prediction, target), of all outputs
     loss_weights factors of the losses by output, 1 where there is none
     objectives   nnc.Objective(...) by name instead of loss and optimizer: each is trained on its
                  own part of the graph, by `model.objectives[name].step(x, t)`, fit ...
     outputs      names of nodes; all sinks where it is None
+    seed         of the first parameters, of shuffles and of dropout; a non-negative int
+    dtype        of parameters and values: "float32" or "float64"; data are cast to it
+    options      threads, cache, debug: see nnc.Options
 
     Raises CompileError (a ValueError) naming the node for whatever is wrong with the network.
     """

@@ -127,6 +127,11 @@ def round(a: Value, decimals: int = 0) -> Any:
 
 @_numpy
 def where(condition: Value, x: Value, y: Value) -> Any:
+    if isinstance(condition, bool):  # most likely from x == 0
+        raise TypeError(
+            "where: the condition is a plain bool; == on symbolic values asks whether they are one "
+            "and the same, nnc.equal(a, b) and nnc.not_equal(a, b) compare their elements"
+        )
     return ops.where(condition, x, y)
 
 

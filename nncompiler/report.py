@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ir.convert import to_dot
+from ir.op import REGISTRY, Lowering
 from ir.text import print_graph
 from nncompiler.program import Program
 from nncompiler.stages import STAGES
@@ -37,7 +38,7 @@ def summarize(model: Model) -> Table:
         f"{total:,} parameters, {trained:,} of them trainable; {model.settings.dtype}",
         *_program_notes(model.main, model.program(model.main)),
     ]
-    return Table("", ("layer", "op", "output", "parameters"), rows, tuple(notes))
+    return Table(("layer", "op", "output", "parameters"), rows, tuple(notes))
 
 
 def _program_notes(name: str, program: Program) -> list[str]:
@@ -57,17 +58,18 @@ def _program_notes(name: str, program: Program) -> list[str]:
     return notes
 
 
-REDUCTIONS = ("sum", "prod", "max", "min")
-
-
 def _explain(nodes: Sequence[str]) -> str:
     """What runs in one kernel: the form of its loops, and the values that it computes."""
-    kinds = [node.split(" = ")[-1] for node in nodes]
-    if "contract" in kinds:
+    if not nodes:
+        return "copy"
+    classes = {REGISTRY[node.split(" = ")[-1]].lowering for node in nodes}
+    if Lowering.SPARSE in classes:
+        form = "sums along edges"
+    elif Lowering.CONTRACT in classes:
         form = "contraction" if len(nodes) == 1 else "contraction and what follows it"
-    elif "scatter_add" in kinds:
+    elif Lowering.SCATTER in classes:
         form = "rows added at an index"
-    elif any(kind in REDUCTIONS for kind in kinds):
+    elif Lowering.REDUCE in classes:
         form = "reduction" if len(nodes) == 1 else "reductions over the same rows, and maps"
     else:
         form = "maps"
@@ -91,7 +93,7 @@ def profile_table(rows: Sequence[ProfileRow]) -> Table:
     calls = rows[0].calls if rows else 1
     total = 1e6 * sum(row.seconds for row in rows) / calls
     notes = ("", f"{total:.2f} us per call, mean of {calls} calls")
-    return Table("", ("kernel", "us", "GFLOP/s", "GB/s", "share"), cells, notes)
+    return Table(("kernel", "us", "GFLOP/s", "GB/s", "share"), cells, notes)
 
 
 # --------------------------------------------------------------------------- stages

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 class Table:
     """Cells are text; columns whose cells all look like numbers are set flush right."""
 
-    title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
@@ -31,9 +30,7 @@ class Table:
 
     def __str__(self) -> str:
         widths, right = self._widths(), self._right()
-        lines = [self.title] if self.title else []
-        lines.append(_line(self.header, widths, right))
-        lines.append("  ".join("-" * w for w in widths))
+        lines = [_line(self.header, widths, right), "  ".join("-" * w for w in widths)]
         lines.extend(_line(row, widths, right) for row in self.rows)
         lines.extend(self.notes)
         return "\n".join(lines)
@@ -51,10 +48,7 @@ class Table:
             for row in self.rows
         )
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes if note)
-        return (
-            f"<table><caption>{escape(self.title)}</caption>"
-            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
-        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:

@@ -73,7 +73,7 @@ class SearchResult:
             )
             for trial in self.trials
         )
-        return Table("", (*names, self.monitor, "epoch", "seconds"), rows)
+        return Table((*names, self.monitor, "epoch", "seconds"), rows)
 
     def __str__(self) -> str:
         return str(self.table())

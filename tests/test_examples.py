@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,11 @@ def test_there_are_five_examples() -> None:
 
 def test_the_gan_covers_the_ring() -> None:
     assert "8 of 8 modes" in run("examples/gan_ring.py")
+
+
+def test_the_transformer_learns_brackets() -> None:
+    share = re.search(r"12 epochs ([\d.]+)%", run("examples/brackets_transformer.py"))
+    assert share is not None and float(share[1]) > 96.0
 
 
 def test_look_inside_prints_one_stage() -> None:

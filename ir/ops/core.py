@@ -82,14 +82,36 @@ def as_node(value: Value, dtype: DType | None = None) -> Node:
 
 
 def promote(*values: Value) -> tuple[Node, ...]:
-    """All values as Nodes; numbers and arrays adopt the dtype of the Nodes beside them."""
+    """All values as Nodes; numbers and arrays adopt the dtype of the Nodes beside them.
+
+    Nodes of different dtypes meet in the common one: x * (x > 0) is real.
+    """
     nodes = [v for v in values if isinstance(v, Node)]
     if not nodes:
         arrays = [v for v in values if isinstance(v, (np.ndarray, np.generic))]
         dtype = default_dtype(max(arrays or values, key=lambda v: default_dtype(v).kind == "float"))
-    else:
-        dtype = nodes[0].dtype
-    return tuple(as_node(v, dtype) for v in values)
+        return tuple(as_node(v, dtype) for v in values)
+    dtype = common_dtype([n.dtype for n in nodes])
+    return tuple(_meet(as_node(v, dtype), dtype) for v in values)
+
+
+def common_dtype(dtypes: Sequence[DType]) -> DType:
+    """The widest of the highest kind, bool below integers below reals.
+
+    The first where signed and unsigned integers meet: neither holds the other's values.
+    """
+    reals = [d for d in dtypes if d.is_float]
+    numbers = reals or [d for d in dtypes if d.kind in INTEGERS]
+    if not numbers or len({d.kind for d in numbers}) > 1:
+        return dtypes[0]
+    return max(numbers, key=lambda d: d.bits)
+
+
+def _meet(x: Node, dtype: DType) -> Node:
+    """x in a common dtype; as it is where the dtypes have none."""
+    if x.dtype == dtype or (x.dtype.kind in INTEGERS and dtype.kind in INTEGERS - {x.dtype.kind}):
+        return x
+    return make("cast", x, dtype=dtype)
 
 
 def broadcast_shapes(*shapes: Shape) -> Shape:

@@ -87,7 +87,9 @@ class Structure:
         place[summed] = np.arange(len(summed))
         slots = kept.copy()
         slots[kept >= states] = states + place[kept[kept >= states] - states]
-        by_row = np.lexsort((weights, sources, rank[targets]))
+        # what is computed last is added last: nothing waits for it before
+        ready = np.concatenate([np.arange(width), width + rank])[sources]
+        by_row = np.lexsort((weights, ready, rank[targets]))
         starts = np.flatnonzero(np.diff(formulas[order], prepend=-1))
         lengths = np.diff(starts, append=count)
         return Structure(

@@ -1,0 +1,1 @@
+"""Takes networkx graphs, gives graphs of the IR: what a network computes and learns."""

@@ -21,13 +21,13 @@ Activation = Callable[[Node], Node]
 
 
 def linear(x: Node, a: float = 1.0, b: float = 0.0) -> Node:
-    """a x + b (sources.md B); the value itself for a = 1, b = 0."""
+    """a x + b; the value itself for a = 1, b = 0."""
     scaled = x if a == 1.0 else a * x
     return scaled if b == 0.0 else scaled + b
 
 
 def heaviside(x: Node) -> Node:
-    """0 below 0, 1/2 at 0, 1 above (sources.md B); its derivative is 0."""
+    """0 below 0, 1/2 at 0, 1 above; its derivative is 0."""
     return 0.5 * (ops.sign(x) + 1.0)
 
 

@@ -111,7 +111,7 @@ def normal(
 def glorot_uniform(
     rng: np.random.Generator, shape: tuple[int, ...], fans: Fans, gain: float = 1.0
 ) -> Array:
-    """Uniform in [-b, b] with b = gain sqrt(6) / sqrt(fan_in + fan_out) (sources.md D)."""
+    """Uniform in [-b, b] with b = gain sqrt(6) / sqrt(fan_in + fan_out) (Glorot, Bengio)."""
     bound = gain * math.sqrt(6.0 / max(1, fans[0] + fans[1]))
     return rng.uniform(-bound, bound, shape)
 

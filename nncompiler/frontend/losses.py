@@ -42,12 +42,12 @@ class Loss:
 
 
 def mse(y: Node, t: Node) -> Node:
-    """(y - t)^2, mean over all elements (sources.md B)."""
+    """(y - t)^2, mean over all elements."""
     return (y - t) * (y - t)
 
 
 def sse(y: Node, t: Node) -> Node:
-    """1/2 the sum of (y - t)^2 over an example's entries (sources.md C, E)."""
+    """1/2 the sum of (y - t)^2 over an example's entries."""
     return 0.5 * ((y - t) * (y - t))
 
 

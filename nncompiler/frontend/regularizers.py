@@ -16,7 +16,7 @@ Regularizer = Callable[[Node], Node]
 
 @dataclass(frozen=True)
 class L1:
-    """c * sum of |W|; gradient c sign(W) (sources.md D)."""
+    """c * sum of |W|; gradient c sign(W)."""
 
     c: float = 0.01
 
@@ -29,7 +29,7 @@ class L1:
 
 @dataclass(frozen=True)
 class L2:
-    """c * sum of W^2; gradient 2 c W (sources.md D)."""
+    """c * sum of W^2; gradient 2 c W."""
 
     c: float = 0.01
 

@@ -72,7 +72,7 @@ class InverseTime(_Schedule):
 
 @dataclass(frozen=True)
 class Power(_Schedule):
-    """alpha / (t + 1)^delta; sum alpha_t^2 stays finite for 0.5 < delta <= 1 (sources.md D)."""
+    """alpha / (t + 1)^delta; sum alpha_t^2 stays finite for 0.5 < delta <= 1."""
 
     delta: float = 1.0
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ir.loops import Function, Kernel, Vectorize
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.apply import row_loops, scatter_loops
-from nncompiler.schedule.axes import merge_axes
+from nncompiler.schedule.axes import join_short_axes, merge_axes
 from nncompiler.schedule.contraction import as_product, plan_contraction
 from nncompiler.schedule.heuristics import choose_rows, kernel_lanes
 from nncompiler.schedule.sparse import plan_sparse
@@ -25,5 +25,6 @@ def schedule(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
     kernel = as_product(merge_axes(kernel))
     if kernel.recipe == "contract":
         return split_stages(*plan_contraction(kernel, target), target)
+    kernel = join_short_axes(kernel)
     kernel = replace(kernel, schedule=choose_rows(kernel, target))
     return split_stages(kernel, row_loops(kernel), target)

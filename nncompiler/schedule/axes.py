@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 from ir import scalar
@@ -74,6 +75,28 @@ def map_kernel_indices(kernel: Kernel, function: Callable[[Index], Index]) -> Ke
             value=scalar.map_indices(scatter.value, function),
         )
     return replace(kernel, reductions=reductions, writes=writes, scatter=scatter)
+
+
+def join_short_axes(kernel: Kernel) -> Kernel:
+    """Short last axes of what is written in order become part of the one before, so that lanes are
+    not left empty: where operands repeat, they do so in a pattern that lanes know.
+
+        i:1176 r:2 s:2   y[i*4 + r*2 + s] = x[i]   ->   i:4704   y[i] = x[i // 4]
+    """
+    while len(kernel.axes) > 1 and not kernel.reductions and not kernel.scatter:
+        outer, inner = kernel.axes[-2:]
+        written = [w.index for w in kernel.writes]
+        in_order = all(
+            i.coefficient(inner) == 1 and i.coefficient(outer) == inner.extent for i in written
+        )
+        if inner.extent not in (2, 4) or not in_order:
+            break
+        joined = Var(outer.name, outer.extent * inner.extent)
+        place = Index.of(joined)
+        values = {outer: place // inner.extent, inner: place % inner.extent}
+        kernel = map_kernel_indices(kernel, partial(Index.substitute, values=values))
+        kernel = replace(kernel, axes=(*kernel.axes[:-2], joined))
+    return kernel
 
 
 def _is_one_walk(indices: list[Index], outer: Var, inner: Var) -> bool:

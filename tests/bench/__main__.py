@@ -53,10 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(table_row(rows[-1]), flush=True)
     times: dict[str, float] = {}
     if not options.no_start_up:
-        from tests.bench.start_up import start_up
+        from tests.bench.start_up import passes, start_up
         from tests.bench.timing import readable
 
-        times = start_up()
+        times = {**start_up(), **passes()}
         for name, seconds in times.items():
             print(f"{name:46s} {readable(seconds)}")
     if options.json:

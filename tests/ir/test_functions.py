@@ -201,7 +201,7 @@ def test_numbers_adopt_the_dtype_of_the_value() -> None:
 @pytest.mark.parametrize(
     "build",
     [
-        lambda x, n: x + n,
+        lambda x, n: n + ops.input("u", "u32", (3,)),
         lambda x, n: x + ops.input("y", f32, (4,)),
         lambda x, n: x @ ops.input("y", f32, (4, 2)),
         lambda x, n: ops.exp(n),
@@ -209,7 +209,7 @@ def test_numbers_adopt_the_dtype_of_the_value() -> None:
         lambda x, n: x.reshape(7),
         lambda x, n: ops.sum(x, 1),
         lambda x, n: ops.transpose(x, (1, 0)),
-        lambda x, n: ops.concatenate([x, n]),
+        lambda x, n: ops.concatenate([n, ops.input("u", "u32", (3,))]),
         lambda x, n: ops.gather(x, x),
         lambda x, n: ops.input("z", f32, (3, "batch")),
         lambda x, n: ops.input("z", f32, ("batch", 3))[1:],

@@ -1,4 +1,4 @@
-"""The model that users hold: what its methods take and give (api.md)."""
+"""The model that users hold: what its methods take and give."""
 
 from __future__ import annotations
 

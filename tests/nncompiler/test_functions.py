@@ -48,6 +48,33 @@ def test_arguments_and_results_are_trees() -> None:
     assert result["parts"][1] == 1.0
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, i: x * (x > 0),
+        lambda x, i: i * x - (i > 1),
+        lambda x, i: (x > 0) + 0 * i,
+        lambda x, i: x.astype("float32") * i + x,
+    ],
+)
+def test_dtypes_meet_in_the_common_one(function: Any) -> None:
+    i = np.arange(3)
+    result = jit(function)(V, i)
+    assert result.dtype == function(V, i).dtype
+    np.testing.assert_allclose(result, function(V, i), rtol=1e-14)
+
+
+def test_a_comparison_by_identity_is_no_condition() -> None:
+    with pytest.raises(TypeError, match=r"nnc\.equal"):
+        jit(lambda x: nnc.where(x == 0, 1.0, x))(V)
+    result = jit(lambda x: nnc.where(nnc.equal(x, 0.5), 1.0, x))(V)
+    np.testing.assert_array_equal(result, np.where(V == 0.5, 1.0, V))
+
+
+def test_slope_of_a_masked_value_is_the_mask() -> None:
+    np.testing.assert_array_equal(nnc.grad(lambda x: nnc.sum(x * (x > 0)))(V), V > 0)
+
+
 def test_a_result_may_be_an_argument_or_a_constant() -> None:
     x, c = nnc.jit(lambda x: (x, np.arange(3)))(V)
     np.testing.assert_array_equal(x, V)

@@ -39,9 +39,25 @@ def test_summary_prints_layers_kernels_and_memory(capsys: pytest.CaptureFixture[
     assert all(kernel.label in text for kernel in kernels)
 
 
+def test_summary_says_what_form_each_kernel_has() -> None:
+    neurons, rng = nx.DiGraph(), np.random.default_rng(0)
+    for target in range(20, 60):
+        neurons.add_node(target, activation="tanh", bias=0.0)
+        for source in rng.choice(target, size=3, replace=False):
+            neurons.add_edge(int(source), target, weight=0.5)
+    text = str(nnc.compile(neurons).describe())
+    assert "sums along edges: " in text
+    g = nx.DiGraph()
+    g.add_node("word", op="input", shape=("batch",), dtype="i64")
+    g.add_node("y", op="embedding", num_embeddings=10, embedding_dim=3)
+    nx.add_path(g, ["word", "y"])
+    text = str(nnc.compile(g, loss="mse", optimizer=nnc.SGD(0.1)).describe())
+    assert "rows added at an index: " in text
+
+
 def test_fused_values_have_no_kernel_of_their_own() -> None:
     """Bias and activation run with their contraction, updates with the gradient of their weight,
-    and softmax, cross-entropy and its gradient in one row loop (design.md 4)."""
+    and softmax, cross-entropy and its gradient in one row loop."""
     model = nnc.compile(digits_network(), loss="cross_entropy", optimizer=nnc.SGD(0.1))
     kernels = model.program("step").artifact.plan.kernels
     where = {
@@ -60,11 +76,11 @@ def test_fused_values_have_no_kernel_of_their_own() -> None:
 
 
 def test_table_as_html_escapes_names() -> None:
-    table = Table("t", ("layer", "n"), (("<a>", "1,000"), ("b", "2")), ("note",))
+    table = Table(("layer", "n"), (("<a>", "1,000"), ("b", "2")), ("note",))
     html = table._repr_html_()
     assert "&lt;a&gt;" in html
     assert "<a>" not in html
-    assert str(table).splitlines()[3] == "<a>    1,000"
+    assert str(table).splitlines()[2] == "<a>    1,000"
     assert [row["n"] for row in table] == ["1,000", "2"]
     assert len(table) == 2
     assert bytes_text(100) == "100 B"

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from ir import ops
+from ir.graph import Graph
 from ir.index import Index, Var
+from ir.interpret import run_graph
 from nncompiler.codegen.lanes import cover, lane_offsets
+from nncompiler.pipeline import lower_graph
+from tests.stages import stages
 
 Q, I = Index.of(Var("q", 96)), Index.of(Var("i", 7))
 CASES = {
@@ -19,6 +25,21 @@ CASES = {
     "unknown": (I + Q) // 2,
     "three": Q // 3,
 }
+
+
+def test_short_axes_that_repeat_a_value_fill_the_lanes() -> None:
+    x = ops.input("x", "f32", ("batch", 7))
+    t = ops.input("t", "f32", (2, 2))
+    wide = ops.broadcast_to(ops.reshape(x, ("batch", 7, 1, 1)), ("batch", 7, 2, 2))
+    graph = Graph("g", (x, t), {"y": ops.tanh(wide) * t, "whole": wide + 1})
+    for s in lower_graph(graph).scheduled:
+        assert len(s.kernel.axes) == 1, "all axes are one"
+    feed = {"x": np.arange(35, dtype="f4").reshape(5, 7), "t": np.ones((2, 2), "f4") * [1, 2]}
+    feed["t"] = feed["t"].astype("f4")
+    expected = run_graph(graph, feed)
+    for stage, run in stages(graph).items():
+        for name, value in run(feed).items():
+            np.testing.assert_allclose(value, expected[name], rtol=1e-5, err_msg=stage)
 
 
 @pytest.mark.parametrize("lanes", [4, 8, 16])

@@ -58,7 +58,7 @@ def sigmoid(x: Any) -> Any:
 
 
 def test_worked_example_of_the_lecture_on_neural_networks() -> None:
-    """sources.md B: 2 inputs, 3 hidden, 1 output, all sigmoid, MSE, one step of SGD."""
+    """Worked by hand: 2 inputs, 3 hidden, 1 output, all sigmoid, MSE, one step of SGD."""
     rate = 0.5
     model = Model(objective(layers(2, 3, 1, last="sigmoid"), loss="mse", optimizer=SGD(rate)))
     model.values["h1.bias"] = RNG.normal(size=3)
@@ -83,7 +83,7 @@ def test_worked_example_of_the_lecture_on_neural_networks() -> None:
 
 
 def test_worked_example_of_the_laboratory() -> None:
-    """sources.md E: inputs 1, 2; hidden 3, 4, 5 (sigmoid); output 6 (tanh); 1/2 sum (y - z)^2."""
+    """Worked by hand: inputs 1, 2; hidden 3, 4, 5 (sigmoid); output 6 (tanh); 1/2 sum (y - z)^2."""
     g: Any = nx.DiGraph()
     g.add_nodes_from([1, 2])
     for v in (3, 4, 5):

@@ -35,7 +35,7 @@ def variants(wl: Any) -> list[str]:
     if wl.family == "mlp" and wl.kind == "train":
         native = wl.cfg.get("loop") or wl.cfg.get("epoch")
         return ["native"] if native else ["call", "bound"]
-    if wl.family == "mlp" and not wl.numpy_io:
+    if wl.family == "neat" or (wl.family == "mlp" and not wl.numpy_io):
         return ["call", "bound"]
     return ["call"] if wl.family in ("mlp", "adam_10m", "fused_elem") else []
 
@@ -60,6 +60,8 @@ def build(wl: Any, data: Any, variant: str, threads: int) -> Session:
         return build_update(wl, data, options)
     if wl.family == "fused_elem":
         return build_elementwise(data)
+    if wl.family == "neat":
+        return inference(nnc.compile(neurons(data.extra["graph"]), options=options), data, variant)
     if wl.family in IMAGES:
         return build_images(wl, data, variant, options)
     if wl.family in TEXTS:
@@ -89,6 +91,10 @@ def build_mlp(wl: Any, data: Any, variant: str, options: Any) -> Session:
         model.parameters[f"layer{i}.bias"][...] = data.params[f"b{i}"]
     if training:
         return Session(train_step(wl, data, variant, model), loss=float)
+    return inference(model, data, variant)
+
+
+def inference(model: Any, data: Any, variant: str) -> Session:
     inputs, count = [x for (x,) in data.batches], len(data.batches)
     if variant == "bound":
         bound = [model.bind(x) for x in inputs]
@@ -247,6 +253,21 @@ def build_recurrent(wl: Any, data: Any, variant: str, options: Any) -> Session:
     batches = [(np.ascontiguousarray(np.swapaxes(x, 0, 1)), t) for x, t in data.batches]
     turned = type(data)(data.params, batches, data.extra)
     return Session(train_step(wl, turned, variant, model), loss=float)
+
+
+# ------------------------------------------------------------------ graphs of neurons
+
+
+def neurons(net: dict[str, Any]) -> Any:
+    """A graph of single neurons with their weights."""
+    inputs = list(range(net["n_in"]))
+    g = nx.DiGraph(inputs=inputs, outputs=net["outputs"])
+    g.add_nodes_from(inputs)
+    for node in net["nodes"]:
+        activation = "gaussian" if node["act"] == "gauss" else node["act"]
+        g.add_node(node["id"], activation=activation, bias=node["bias"])
+        g.add_weighted_edges_from((i, node["id"], w) for i, w in node["links"])
+    return g
 
 
 # ------------------------------------------------------------------ the other families
