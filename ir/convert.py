@@ -19,6 +19,7 @@ COLOURS = {
     Lowering.CONTRACT: "lightsalmon",
     Lowering.GATHER: "palegreen",
     Lowering.SCATTER: "palegreen",
+    Lowering.SPARSE: "lightsalmon",
     Lowering.FOLD: "lightcyan",
 }
 

@@ -52,7 +52,10 @@ class Sample:
 @dataclass(frozen=True)
 class Source:
     """Where one output element of a view comes from: operand number, its indices, and the guards
-    under which it comes from there (outside of them the next source, at last `fill`, applies)."""
+    under which it comes from there.
+
+    Outside of them the next source applies, and at last the node's attribute `value`.
+    """
 
     operand: int
     indices: tuple[Index, ...]
@@ -67,7 +70,7 @@ class Op:
     evaluate(*arrays, **attrs) -> ndarray              the NumPy reference, extents bound to ints
     vjp(g, y, *inputs, **attrs) -> cotangents          one Node (or None) per input, or a single one
     sources(indices, input_types, **attrs) -> (Source, ...)   VIEW only: index algebra of the view
-    combine, identity                                  REDUCE only: "sum" | "prod" | "max" | "min"
+    combine                                            REDUCE only: "sum" | "prod" | "max" | "min"
     """
 
     name: str

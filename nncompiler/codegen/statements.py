@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ir import scalar
+from ir.dependence import scalars
 from ir.index import Var
 from ir.loops import (
     Accumulate,
@@ -29,7 +30,7 @@ from ir.loops import (
     statements,
 )
 from ir.scalar import Scalar
-from ir.types import Dim, Extent, boolean, i64
+from ir.types import Dim, Extent, boolean, i64, integer_range
 from nncompiler.codegen.emit import Emitter, Value, constant, memory_type, number_of
 from nncompiler.codegen.expressions import Expressions
 from nncompiler.codegen.scope import Accumulator, Binding
@@ -136,8 +137,7 @@ class Writer(Expressions):
             return constant(edge, dtype, like.lanes)
         if dtype.kind == "bool":
             return constant(combine == "min", dtype, like.lanes)
-        low = 0 if dtype.kind == "uint" else -(2 ** (dtype.bits - 1))
-        high = 2 ** (dtype.bits if dtype.kind == "uint" else dtype.bits - 1) - 1
+        low, high = integer_range(dtype)
         return constant(low if combine == "max" else high, dtype, like.lanes)
 
     def _scatter_add(self, stmt: ScatterAdd) -> None:
@@ -389,18 +389,7 @@ def _phi_line(phi: Value, first: Value, before: str, then: Value, latch: str) ->
 
 def _scalars(body: Iterable[Stmt]) -> list[Scalar]:
     """Every expression of the statements, operands first."""
-    roots: list[Scalar] = []
-    for stmt in statements(body):
-        match stmt:
-            case Init(value=value) | Let(value=value) | Accumulate(value=value):
-                roots.append(value)
-            case Store(value=value) | Transpose(value=value):
-                roots.append(value)
-            case ScatterAdd(row=row, value=value):
-                roots += [row, value]
-            case Tile(lhs=lhs, rhs=rhs):
-                roots += [lhs, rhs]
-    return list(scalar.walk(roots))
+    return list(scalar.walk(s for stmt in statements(body) for s in scalars(stmt)))
 
 
 def _accumulated(body: Iterable[Stmt]) -> list[str]:
@@ -453,10 +442,6 @@ def symbols_of(function: Function) -> tuple[str, ...]:
         see(s.dim)
         for guard in s.guards:
             see(guard.high)
-    for stmt in statements(function.body):
-        if isinstance(stmt, Tile):
-            for s in _scalars(stmt.epilogue):
-                see(s.dim)
     return tuple(found)
 
 

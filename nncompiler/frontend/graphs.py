@@ -60,14 +60,27 @@ def check_acyclic(graph: nx.DiGraph[Any]) -> None:
 def output_nodes(
     graph: nx.DiGraph[Any], outputs: Sequence[Hashable] | Hashable | None
 ) -> list[Hashable]:
-    """The nodes that the user chose as outputs, else all sinks, in the graph's order."""
+    """The nodes that the user chose as outputs, else all sinks, in the graph's order.
+
+    CompileError where a layer has neither predecessors nor successors.
+    """
+    chosen = chosen_outputs(graph, outputs)
+    if chosen is not None:
+        return chosen
+    lonely = [n for n in graph if graph.degree(n) == 0]
+    if lonely and len(graph) > 1:
+        raise fail(f"node '{lonely[0]}' is not connected to anything", node=lonely[0])
+    return [n for n in graph if graph.out_degree(n) == 0]
+
+
+def chosen_outputs(
+    graph: nx.DiGraph[Any], outputs: Sequence[Hashable] | Hashable | None
+) -> list[Hashable] | None:
+    """The nodes of these names, or of graph.graph["outputs"]; None where there are neither."""
     if outputs is None:
         outputs = graph.graph.get("outputs")
     if outputs is None:
-        lonely = [n for n in graph if graph.degree(n) == 0]
-        if lonely and len(graph) > 1:
-            raise fail(f"node '{lonely[0]}' is not connected to anything", node=lonely[0])
-        return [n for n in graph if graph.out_degree(n) == 0]
+        return None
     chosen = [outputs] if isinstance(outputs, str) else list(cast(Iterable[Hashable], outputs))
     by_name = {str(n): n for n in graph}
     for name in chosen:

@@ -9,16 +9,16 @@ Neurons have `activation`, `bias`, `aggregation` (of weight * z_j: "sum"), edges
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ir.ops import formula
 from ir.types import DType
 from nncompiler.frontend.activations import ROW_WISE, make_activation
-from nncompiler.frontend.graphs import fail, needed_nodes
+from nncompiler.frontend.graphs import chosen_outputs, fail, needed_nodes
 from nncompiler.frontend.names import suggest
 from nncompiler.frontend.regularizers import Regularizer, make_regularizer
 
@@ -206,19 +206,8 @@ def _inputs(graph: nx.DiGraph[Any]) -> list[Hashable]:
 def _outputs(
     graph: nx.DiGraph[Any], outputs: Sequence[Hashable] | Hashable | None
 ) -> list[Hashable]:
-    if outputs is None:
-        outputs = graph.graph.get("outputs")
-    if outputs is None:
-        return [n for n in graph if graph.out_degree(n) == 0]
-    names = [outputs] if isinstance(outputs, str) else outputs
-    chosen = list(cast(Iterable[Hashable], names))
-    by_name = {str(n): n for n in graph}
-    for name in chosen:
-        if str(name) not in by_name:
-            raise fail(f"the output '{name}' is not a node", hint=suggest(name, by_name))
-    if not chosen or len({str(n) for n in chosen}) < len(chosen):
-        raise fail(f"outputs have to be different nodes, at least one: {chosen}")
-    return [by_name[str(n)] for n in chosen]
+    chosen = chosen_outputs(graph, outputs)
+    return [n for n in graph if graph.out_degree(n) == 0] if chosen is None else chosen
 
 
 # --------------------------------------------------------------------------- attributes

@@ -32,9 +32,8 @@ from ir.loops import (
     Vectorize,
     Write,
 )
-from ir.nests import start_of
+from ir.nests import identity, start_of
 from ir.scalar import Scalar
-from ir.types import DType
 from nncompiler.schedule.heuristics import FULL_UNROLL, cost_of
 
 SCRATCH_LIMIT = 4096  # elements of one thread-local row
@@ -44,19 +43,6 @@ KEPT_COST = 4  # instructions that are worth a store and a load
 def row_loops(kernel: Kernel) -> Function:
     """The loop nest of a kernel with recipe "rows"."""
     return _Rows(kernel).function()
-
-
-def identity(combine: str, dtype: DType) -> Scalar:
-    """The value that a reduction starts from."""
-    if combine in ("sum", "prod"):
-        return scalar.const(0 if combine == "sum" else 1, dtype)
-    if dtype.is_float:
-        return scalar.const(float("-inf") if combine == "max" else float("inf"), dtype)
-    if dtype.kind == "bool":
-        return scalar.const(combine == "min", dtype)
-    low = 0 if dtype.kind == "uint" else -(2 ** (dtype.bits - 1))
-    high = 2 ** (dtype.bits if dtype.kind == "uint" else dtype.bits - 1) - 1
-    return scalar.const(low if combine == "max" else high, dtype)
 
 
 class _Rows:

@@ -120,6 +120,10 @@ def choose_contract(
     if lhs.index.coefficient(m) == 1 and _is_far_apart(kernel, n, m, lhs):
         packs.append(Pack("lhs"))
         vectors, height = (3, 8) if target.registers >= 32 else (vectors, 4)
+    block = math.prod(size_of(v.extent) for v in kernel.reduce_axes) * vectors * lanes
+    is_reread = bool(packs) and len(kernel.axes) > 2  # by all loops around the tile
+    if is_reread and vectors > 2 and 2 * block * rhs.dtype.bytes > target.l2:
+        vectors, height = tile_shape(m.extent, 2 * lanes, lanes, target.registers)
     packs += _blocking(kernel, m, n, rhs, vectors * lanes, bool(packs), target)
     return (
         Vectorize(n.name, lanes),

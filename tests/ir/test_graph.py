@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from ir import ops
-from ir.convert import to_dot, to_networkx
+from ir.convert import COLOURS, to_dot, to_networkx
 from ir.graph import Graph, Literal, make, rebuild, rewrite, substitute, topological
 from ir.interpret import run_graph
+from ir.op import Lowering
 from ir.types import Extent, TensorType, divide, dtype_of, f32, f64, i32, multiply
 from ir.verify import verify_graph
 
@@ -220,6 +221,10 @@ def test_conversion_keeps_operands_and_names() -> None:
     assert found.nodes[number[X]]["shape"] == ("batch", 4)
     assert found.nodes[number[square @ W]]["outputs"] == ["y"]
     assert to_dot(graph).count("->") == 5
+
+
+def test_pictures_know_every_class_of_ops() -> None:
+    assert set(COLOURS) == set(Lowering)
 
 
 def test_picture_keeps_names_of_any_alphabet() -> None:
