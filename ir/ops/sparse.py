@@ -13,7 +13,7 @@ They are closed under differentiation: the adjoint of a sweep is the sweep along
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -26,102 +26,8 @@ from ir.ops.core import Array, random_for
 from ir.ops.indexing import scatter_add
 from ir.ops.leaves import constant, input
 from ir.ops.pieces import concatenate, pad
+from ir.ops.structure import Edges, Structure, check_structure, inside, stretches
 from ir.types import DType, TensorType, i32
-
-
-@dataclass(frozen=True)
-class Structure:
-    """The nodes of a sweep in the order in which they are computed, as four i32 tables.
-
-    runs   (number, 2)  formula, how many rows follow that have it
-    rows   (nodes, 3)   column of the node, how many edges end there, place among kept sums or -1
-    edges  (edges, 2)   slot of the source (first the columns of x, then those of nodes), weight
-    kept   (width)      slot of every column of the result; behind the states are the kept sums
-    """
-
-    runs: Array
-    rows: Array
-    edges: Array
-    kept: Array
-    sources: int
-
-    @property
-    def targets(self) -> Array:
-        """The column at which every edge ends."""
-        return np.repeat(self.rows[:, 0], self.rows[:, 1])
-
-    @property
-    def formulas(self) -> Array:
-        """The formula of every column."""
-        result = np.zeros(len(self.rows), np.int64)
-        result[self.rows[:, 0]] = np.repeat(self.runs[:, 0], self.runs[:, 1])
-        return result
-
-    @property
-    def codes(self) -> Array:
-        """The slot of every column of the result, counting all sums: that of node n is the number
-        of states + n."""
-        states = self.sources + len(self.rows)
-        placed = self.rows[self.rows[:, 2] >= 0]
-        node = np.zeros(len(placed), np.int64)
-        node[placed[:, 2]] = placed[:, 0]
-        codes = self.kept.astype(np.int64)
-        codes[codes >= states] = states + node[codes[codes >= states] - states]
-        return codes
-
-    @staticmethod
-    def of(
-        sources: Array, targets: Array, weights: Array, formulas: Array, kept: Array, width: int
-    ) -> Structure:
-        """Sorted by level, formula, number of edges and column; ValueError on a cycle."""
-        count = len(formulas)
-        inner = sources >= width
-        level = _levels(count, sources[inner] - width, targets[inner])
-        degree = np.bincount(targets, minlength=count)
-        order = np.lexsort((np.arange(count), degree, formulas, level))
-        rank = np.empty(count, np.int64)
-        rank[order] = np.arange(count)
-        states = width + count
-        summed = np.unique(kept[kept >= states]) - states
-        place = np.full(count, -1)
-        place[summed] = np.arange(len(summed))
-        slots = kept.copy()
-        slots[kept >= states] = states + place[kept[kept >= states] - states]
-        # what is computed last is added last: nothing waits for it before
-        ready = np.concatenate([np.arange(width), width + rank])[sources]
-        by_row = np.lexsort((weights, ready, rank[targets]))
-        starts = np.flatnonzero(np.diff(formulas[order], prepend=-1))
-        lengths = np.diff(starts, append=count)
-        return Structure(
-            np.stack([formulas[order][starts], lengths], 1).astype(np.int32),
-            np.stack([order, degree[order], place[order]], 1).astype(np.int32),
-            np.stack([sources[by_row], weights[by_row]], 1).astype(np.int32),
-            slots.astype(np.int32),
-            width,
-        )
-
-
-def _levels(count: int, sources: Array, targets: Array) -> Array:
-    """Length of the longest path to every node."""
-    waiting = np.bincount(targets, minlength=count)
-    order = np.argsort(sources, kind="stable")
-    following = targets[order]
-    starts = np.searchsorted(sources[order], np.arange(count + 1))
-    level = np.zeros(count, np.int64)
-    ready = np.flatnonzero(waiting == 0)
-    depth, done = 0, 0
-    while ready.size:
-        level[ready] = depth
-        depth, done = depth + 1, done + ready.size
-        lengths = starts[ready + 1] - starts[ready]
-        first = np.repeat(starts[ready] - np.cumsum(lengths) + lengths, lengths)
-        reached = following[first + np.arange(lengths.sum())]
-        np.subtract.at(waiting, reached, 1)
-        ready = np.unique(reached[waiting[reached] == 0])
-    if done < count:
-        raise ValueError("the edges of a sweep have a cycle")
-    return level
-
 
 # --------------------------------------------------------------------------- sweep
 
@@ -142,7 +48,7 @@ def _sweep_type(weights: TensorType, *rest: TensorType, **attrs: Any) -> TensorT
         raise ValueError(f"sweep of {weights} and {', '.join(map(str, rest))}")
     if s.sources and rest[0].shape[1] != s.sources:
         raise ValueError(f"sweep of {rest[0]}: its structure has {s.sources} sources")
-    _check(s, weights.shape[0], len(formulas))
+    check_structure(s, weights.shape[0], len(formulas))
     if any(t.shape[1] != len(s.rows) for t in extras):
         raise ValueError(f"sweep of {len(s.rows)} nodes with {', '.join(map(str, extras))}")
     for text in formulas:
@@ -154,28 +60,6 @@ def _sweep_type(weights: TensorType, *rest: TensorType, **attrs: Any) -> TensorT
 def _width(type: TensorType) -> int:
     assert isinstance(type.shape[1], int)
     return type.shape[1]
-
-
-def _check(s: Structure, weights: Any, formulas: int) -> None:
-    """ValueError unless every number in the tables is in range and every source comes first."""
-    count = len(s.rows)
-    position = np.full(s.sources + count, -1)
-    sound = bool(np.array_equal(np.sort(s.rows[:, 0]), np.arange(count)))
-    sound = sound and int(s.rows[:, 1].sum()) == len(s.edges) and int(s.runs[:, 1].sum()) == count
-    sound = sound and _inside(s.runs[:, 0], formulas) and _inside(s.edges[:, 1], weights)
-    sound = sound and _inside(s.edges[:, 0], s.sources + count)
-    places = s.rows[:, 2][s.rows[:, 2] >= 0]
-    sound = sound and _inside(s.kept, s.sources + count + len(places))
-    if sound and np.array_equal(np.sort(places), np.arange(len(places))):
-        position[s.sources + s.rows[:, 0]] = np.arange(count)
-        at = np.repeat(np.arange(count), s.rows[:, 1])
-        if np.all(position[s.edges[:, 0]] < at):
-            return
-    raise ValueError("sweep: the tables of its structure do not fit together")
-
-
-def _inside(numbers: Array, size: int) -> bool:
-    return bool(np.all((numbers >= 0) & (numbers < size)))
 
 
 def _sweep_evaluate(weights: Array, *rest: Array, **attrs: Any) -> Array:
@@ -232,7 +116,7 @@ def _sweep_vjp(g: Node, y: Node, weights: Node, *rest: Node, **attrs: Any) -> tu
     present = (of_states is not None, of_sums is not None)
     texts = [_adjoint(t, len(extras), *present, weights.dtype) for t in attrs["formulas"]]
     kinds = s.formulas
-    pieces = [(texts[kinds[a]], b - a) for a, b in _stretches(kinds)]
+    pieces = [(texts[kinds[a]], b - a) for a, b in stretches(kinds)]
     inner = slots >= width
     back = Edges(targets[inner], slots[inner] - width, numbers[inner])
     total = sweep(weights, back, pieces, extras=given, kept=range(count))
@@ -307,7 +191,7 @@ def columns_of(g: Node, a: int, b: int) -> Node | None:
 def _spread(g: Node, places: Array) -> Node:
     """Columns of g at the places, zeros where the place is -1."""
     parts: list[Node] = []
-    for a, b in _stretches(np.where(places < 0, -(1 << 40), places - np.arange(len(places)))):
+    for a, b in stretches(np.where(places < 0, -(1 << 40), places - np.arange(len(places)))):
         first = int(places[a])
         parts.append(_zeros(g, b - a) if first < 0 else g[:, first : first + b - a])
     return _joined(parts)
@@ -318,12 +202,6 @@ def _zeros(like: Node, width: int) -> Node:
     return make("broadcast", zero, shape=(like.shape[0], width), axes=())
 
 
-def _stretches(values: Array) -> list[tuple[int, int]]:
-    """(first, end) of every stretch of equal values."""
-    starts = np.flatnonzero(np.diff(values, prepend=values[:1] - 1)).tolist()
-    return list(zip(starts, [*starts[1:], len(values)], strict=True))
-
-
 def _joined(parts: Sequence[Node]) -> Node:
     return parts[0] if len(parts) == 1 else concatenate(parts, 1)
 
@@ -332,7 +210,7 @@ def _slopes(z: Node, extras: Sequence[Node], s: Structure, formulas: Sequence[st
     """The derivative of every node's state by each of the extras."""
     found: list[list[Node]] = [[] for _ in extras]
     kinds = s.formulas
-    for a, b in _stretches(kinds):
+    for a, b in stretches(kinds):
         text = formulas[kinds[a]]
         here = [e[:, a:b] for e in extras]
         _, _, by = formula.derivative(text, z[:, a:b], here)
@@ -382,15 +260,6 @@ register(
 )
 
 
-@dataclass(frozen=True)
-class Edges:
-    """Edges of a sweep: slots of their sources, nodes at which they end, numbers of weights."""
-
-    slots: Array
-    targets: Array
-    weights: Array
-
-
 Formulas = Sequence[tuple[str, int]]
 
 
@@ -436,7 +305,7 @@ def _pairs_type(a: TensorType, b: TensorType, *, left: Literal, right: Literal) 
         raise ValueError(f"pair_sums of {a} and {b}: two matrices of the same rows")
     if left.shape != right.shape or len(left.shape) != 1:
         raise ValueError(f"pair_sums of columns {left.shape} and {right.shape}")
-    if not (_inside(left.array, _width(a)) and _inside(right.array, _width(b))):
+    if not (inside(left.array, _width(a)) and inside(right.array, _width(b))):
         raise ValueError(f"pair_sums of {a} and {b}: a column does not exist")
     return a.with_shape(left.shape)
 

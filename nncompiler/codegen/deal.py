@@ -53,25 +53,36 @@ def load_table(say: Say, plan: Plan, buffers: list[int]) -> None:
         say(f"%s{number} = load i64, ptr %r{number}, align 8")
 
 
-def acquire(say: Say) -> None:
-    """%crew is the team, or null where there is none or another call has it."""
+def acquire(say: Say, plan: Plan) -> None:
+    """%joined: there is a team, and until the end of the call it is ours; %helps: use it."""
     say("%some = icmp ne ptr %team, null")
     say("br i1 %some, label %ask, label %begin")
     say("ask:")
     say(f"%busy = getelementptr i8, ptr %team, i64 {BUSY}")
     say("%answer = cmpxchg ptr %busy, i32 0, i32 1 acquire monotonic")
     say("%won = extractvalue { i32, i1 } %answer, 1")
-    say("%asked = select i1 %won, ptr %team, ptr null")
+    say("br i1 %won, label %choose, label %begin")
+    say("choose:")
+    symbol = "%s0" if plan.symbols else "0"
+    record = f"ptr @{plan.entry}.record"
+    say(f"%way = call i32 @nnc_begin(ptr %team, {record}, i64 {symbol})")
+    say("%better = icmp eq i32 %way, 0")
+    say("br i1 %better, label %decline, label %begin")
+    say("decline:")
+    say("store atomic i32 0, ptr %busy release, align 4")
     say("br label %begin")
     say("begin:")
-    say("%crew = phi ptr [ null, %ready ], [ %asked, %ask ]")
-    say("%joined = icmp ne ptr %crew, null")
+    ways = "[ 0, %ready ], [ 0, %ask ], [ %way, %choose ], [ 0, %decline ]"
+    say(f"%chosen = phi i32 {ways}")
+    say("%joined = icmp ne i32 %chosen, 0")
+    say("%helps = icmp eq i32 %chosen, 1")
 
 
-def release(say: Say) -> None:
+def release(say: Say, plan: Plan) -> None:
     say("br i1 %joined, label %leave, label %left")
     say("leave:")
-    say(f"%free = getelementptr i8, ptr %crew, i64 {BUSY}")
+    say(f"call void @nnc_end(ptr @{plan.entry}.record)")
+    say(f"%free = getelementptr i8, ptr %team, i64 {BUSY}")
     say("store atomic i32 0, ptr %free release, align 4")
     say("br label %left")
     say("left:")
@@ -90,7 +101,7 @@ def dealt(say: Say, plan: Plan, call: Call, number: int, syms: str) -> None:
     """A stage that the team may help with; chunks get `syms` for their symbols."""
     split = call.split
     assert split is not None
-    say(f"br i1 %joined, label %size{number}, label %alone{number}")
+    say(f"br i1 %helps, label %size{number}, label %alone{number}")
     say(f"size{number}:")
     total = "1"
     for axis in range(len(split.axes)):
@@ -106,7 +117,7 @@ def dealt(say: Say, plan: Plan, call: Call, number: int, syms: str) -> None:
     say(f"br i1 {enough}, label %deal{number}, label %alone{number}")
     say(f"deal{number}:")
     chunk = f"ptr @{chunk_name(plan, number)}"
-    say(f"%ran{number} = call i1 @nnc_run(ptr %crew, {chunk}, ptr %bufs, ptr {syms}, i64 {total})")
+    say(f"%ran{number} = call i1 @nnc_run(ptr %team, {chunk}, ptr %bufs, ptr {syms}, i64 {total})")
     say(f"br i1 %ran{number}, label %after{number}, label %alone{number}")
     say(f"alone{number}:")
     whole(say, plan, call, f"%whole{number}")

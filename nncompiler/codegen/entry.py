@@ -20,6 +20,7 @@ from nncompiler.codegen.deal import CELL, Call
 from nncompiler.codegen.moving import close_loops, numbers, open_loops, start_clock
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.team import can_team, team_text
+from nncompiler.codegen.trial import RECORD, trial_text
 from nncompiler.timeline import Span
 from runtime.artifact import Plan
 
@@ -40,7 +41,8 @@ def entry_text(
     parts = []
     shared = can_team(target) and any(call.split for call in calls)
     if shared:
-        parts += [team_text(target), *_chunks(plan, calls, spans)]
+        parts += [team_text(target), trial_text(), f"@{plan.entry}.record = {RECORD}"]
+        parts += _chunks(plan, calls, spans)
     parts += [
         _entry(plan, calls, checks, spans, flush, shared),
         _profile(plan, calls, checks, spans, flush),
@@ -91,7 +93,7 @@ def _entry(
     say = _Lines()
     _begin(say, plan, calls, checks, spans, flush)
     if shared:
-        deal.acquire(say)
+        deal.acquire(say, plan)
     for number, call in enumerate(calls):
         open_loops(say, spans, number)
         if shared and call.split:
@@ -100,7 +102,7 @@ def _entry(
             deal.whole(say, plan, call, f"%whole{number}")
         close_loops(say, spans, number)
     if shared:
-        deal.release(say)
+        deal.release(say, plan)
     _end(say, flush)
     return say.function(f"i64 @{plan.entry}({TABLE}) #0")
 

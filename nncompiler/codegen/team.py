@@ -26,6 +26,7 @@ from runtime import pool
 SPIN = 150_000  # of a worker that finds nothing to do
 PATIENCE = 60_000  # of the caller, before it sleeps until the last chunk is finished
 WAKE_AFTER = 60_000  # of a burst of calls
+WAKE_AGAIN = 600_000  # for those who did not come, or slept again
 STALL = 150_000  # a wait that lets the caller run alone ...
 PENALTY = 8  # ... for so many times its length, twice as long as before where it happens again
 LONGEST = 2_000_000_000  # but no longer than this
@@ -50,6 +51,7 @@ def team_text(target: Target) -> str:
         spin=SPIN,
         patience=PATIENCE,
         wake_after=WAKE_AFTER,
+        wake_again=WAKE_AGAIN,
         stall=STALL,
         penalty=PENALTY,
         longest=LONGEST,
@@ -173,6 +175,9 @@ time:
   br i1 %late, label %wake, label %take
 wake:
   store i64 -1, ptr %due.at, align 8
+  %wake.burst = getelementptr i8, ptr %team, i64 <burst>
+  %not.before = add i64 %clock, <wake_again>
+  store i64 %not.before, ptr %wake.burst, align 8
   call void @nnc_wake(ptr %team, i64 %count)
   br label %take
 take:
@@ -184,7 +189,9 @@ work:
   %was = load i32, ptr %mine.at, align 4
   %more = add i32 %was, 1
   store i32 %more, ptr %mine.at, align 4
-  br label %look
+  %eighth = and i32 %more, 7
+  %look.again = icmp eq i32 %eighth, 0
+  br i1 %look.again, label %look, label %take
 empty:
   %s.next = add i64 %s, 1
   %others = icmp ult i64 %s.next, %threads
