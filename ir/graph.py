@@ -171,6 +171,17 @@ class Node:
     def __ge__(self, other: object) -> Node:
         return self._binary("le", other, swap=True)
 
+    def __eq__(self, other: object) -> bool:
+        """Identity, as of any object; numbers and arrays are refused, for `(x == 0) * y` would be
+        taken for a comparison of elements (which `equal` makes)."""
+        if isinstance(other, (bool, int, float, np.ndarray, np.generic)):
+            raise TypeError(
+                "== compares symbolic values by identity: use nnc.equal(x, y) for elements"
+            )
+        return self is other
+
+    __hash__ = object.__hash__
+
     def __getitem__(self, key: object) -> Node:
         return _OPERATORS["getitem"](self, key)
 

@@ -25,6 +25,8 @@ from runtime.state import ParameterView, State
 if TYPE_CHECKING:
     import networkx as nx
 
+    from nncompiler.roofline import ProfileTable
+
 
 class Model(Machine):
     """A network as native code; made by `nnc.compile` and `nnc.load`.
@@ -222,17 +224,23 @@ class Model(Machine):
             print(table)
         return table
 
-    def profile(self, x: Any, t: Any = None, repeats: int = 20) -> Table:
-        """Per kernel: time, GFLOP/s, GB/s and share of one step (of forward without targets).
+    def profile(self, x: Any, t: Any = None, repeats: int = 20) -> ProfileTable:
+        """Per kernel: time, GFLOP/s, GB/s, share of one step (of forward without targets), and the
+        fraction of what this machine's measured peak and bandwidth allow; `.plot()` draws that.
 
         Parameters and optimizer state are as before afterwards.
         """
+        from nncompiler.roofline import profile_table  # needs the code generator
+
         if t is None:
             session: Any = self.runner("forward")
-            return report.profile_table(session.profile(self.blueprint.name_inputs(x), repeats))
+            return profile_table(
+                session.profile(self.blueprint.name_inputs(x), repeats),
+                self.blueprint.settings.real,
+            )
         data = self.blueprint.pack(x, t)
         session = self._runner_for(self.main, data)
-        return report.profile_table(session.profile(data, repeats))
+        return profile_table(session.profile(data, repeats), self.blueprint.settings.real)
 
     def __repr__(self) -> str:
         counts = sum(array.size for array in self.parameters.values())

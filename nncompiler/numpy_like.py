@@ -227,7 +227,7 @@ def reshape(a: Value, shape: Any) -> Any:
 
 @_numpy
 def ravel(a: Value) -> Any:
-    return ops.reshape(a, (-1,))
+    return ops.ravel(a)
 
 
 @_numpy
@@ -237,15 +237,12 @@ def transpose(a: Value, axes: Sequence[int] | None = None) -> Any:
 
 @_numpy
 def swapaxes(a: Value, axis1: int, axis2: int) -> Any:
-    order = list(range(a.ndim))
-    order[axis1], order[axis2] = order[axis2], order[axis1]
-    return ops.transpose(a, order)
+    return ops.swapaxes(a, axis1, axis2)
 
 
 @_numpy
 def expand_dims(a: Value, axis: int) -> Any:
-    place = axis % (a.ndim + 1)
-    return ops.reshape(a, (*a.shape[:place], 1, *a.shape[place:]))
+    return ops.expand_dims(a, axis)
 
 
 @_numpy
@@ -273,14 +270,7 @@ def concatenate(arrays: Sequence[Value], axis: int = 0) -> Any:
 
 @_numpy
 def stack(arrays: Sequence[Value], axis: int = 0) -> Any:
-    parts = _beside_each_other(arrays)
-    return ops.concatenate([expand_dims(a, axis) for a in parts], axis % (parts[0].ndim + 1))
-
-
-def _beside_each_other(values: Sequence[Value]) -> list[Node]:
-    """All as Nodes, plain ones in the dtype of the symbolic ones."""
-    dtype = next(v.dtype for v in values if isinstance(v, Node))
-    return [v if isinstance(v, Node) else ops.constant(v, dtype) for v in values]
+    return ops.stack(arrays, axis)
 
 
 @_numpy
@@ -300,8 +290,6 @@ def pad(array: Value, pad_width: Any, mode: str = "constant", constant_values: f
 
 @_numpy
 def take(a: Value, indices: Value, axis: int | None = None) -> Any:
-    if axis is None:
-        a, axis = ops.reshape(a, (-1,)), 0
     return ops.take(a, indices, axis)
 
 
@@ -353,8 +341,7 @@ def one_hot(x: Value, num_classes: int, dtype: Any = f64) -> Any:
 @_evaluated
 def stop_gradient(x: Value) -> Any:
     """x, with derivative 0."""
-    bits = ops.bitcast(x, f"u{x.dtype.bits}")
-    return ops.bitcast(bits, x.dtype)
+    return ops.stop_gradient(x)
 
 
 def scan(
@@ -376,9 +363,11 @@ def scan(
     return ops.scan(step, init, sequences, length=length, reverse=reverse)
 
 
+_CONSTANTS = ("pi", "e", "inf", "nan", "newaxis")
+
 __all__ = [
     name
     for name, value in list(globals().items())
-    if not name.startswith("_")
-    and (getattr(value, "__module__", None) == __name__ or name in ("pi", "e", "inf", "nan"))
+    if name in _CONSTANTS
+    or (not name.startswith("_") and getattr(value, "__module__", None) == __name__)
 ]

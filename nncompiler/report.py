@@ -13,7 +13,6 @@ from nncompiler.program import Program
 from nncompiler.stages import STAGES
 from nncompiler.table import Table, bytes_text
 from runtime.buffers import Arena
-from runtime.profile import ProfileRow
 
 if TYPE_CHECKING:
     from nncompiler.model import Model
@@ -76,24 +75,6 @@ def _explain(nodes: Sequence[str]) -> str:
     shown = list(nodes[:8])
     more = f" and {len(nodes) - len(shown)} more" if len(nodes) > len(shown) else ""
     return f"{form}: {', '.join(shown)}{more}"
-
-
-def profile_table(rows: Sequence[ProfileRow]) -> Table:
-    """Rows of a profile, and the time of one call."""
-    cells = tuple(
-        (
-            row.label,
-            f"{1e6 * row.seconds / row.calls:.2f}",
-            f"{row.gflops:.2f}",
-            f"{row.gbps:.2f}",
-            f"{100 * row.share:.1f}%",
-        )
-        for row in rows
-    )
-    calls = rows[0].calls if rows else 1
-    total = 1e6 * sum(row.seconds for row in rows) / calls
-    notes = ("", f"{total:.2f} us per call, mean of {calls} calls")
-    return Table(("kernel", "us", "GFLOP/s", "GB/s", "share"), cells, notes)
 
 
 # --------------------------------------------------------------------------- stages

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 MAGIC = b"nncart01"
@@ -78,7 +78,6 @@ class Plan:
     scalars: list[str]
     entry: str
     target: str
-    stages: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Program:
     entry    (bufs, syms, team) -> 0, or 1 + the position of the failed check
     repeat   (bufs, syms, team, n): n calls of the entry
     profile  (bufs, syms, team, ticks): one call, ticks[i] += clock ticks of kernel i
-    train    (bufs, syms, team, feed): the entry over batches of rows, see session.py
+    train    (bufs, syms, team, feed): the entry over batches of rows, see feed.py
     """
 
     entry: Native

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-OPTIONAL = {"safetensors", "sklearn"}  # used where they are installed
+OPTIONAL = {"safetensors", "sklearn", "matplotlib"}  # used where they are installed
 ALLOWED = {
     "ir": {"ir", "numpy", "networkx"},
     "runtime": {"runtime", "numpy", "llvmlite", "tqdm"},

@@ -148,7 +148,7 @@ def test_profile_accounts_for_all_the_time_and_changes_nothing() -> None:
         k.label for k in model.program("step").artifact.plan.kernels
     ]
     assert sum(float(r["share"].rstrip("%")) for r in rows) == pytest.approx(100, abs=1)
-    assert set(rows[0]) == {"kernel", "us", "GFLOP/s", "GB/s", "share"}
+    assert set(rows[0]) == {"kernel", "us", "GFLOP/s", "GB/s", "share", "of roofline"}
     assert all(np.array_equal(model.state[k], before[k]) for k in before)
     assert len(model.profile(X)) >= 1
 
@@ -159,3 +159,17 @@ def test_models_and_results_show_what_they_are() -> None:
     assert "gradients" in str(model.compare(X, T))
     assert "GFLOP/s" in str(model.profile(X, T))
     assert "<table>" in model.describe()._repr_html_()
+
+
+def test_profile_holds_kernels_against_the_measured_roofline() -> None:
+    profile = compiled().profile(X, T)
+    assert profile.limits.peak > profile.limits.bandwidth > 0
+    assert all(0 < profile.limits.fraction(row) < 1000 for row in profile.kernels)
+    assert all(row["of roofline"].endswith("%") for row in profile)
+
+
+def test_profile_plots_a_roofline(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "roofline.png"
+    compiled().profile(X, T).plot(str(path))
+    assert path.stat().st_size > 1000
