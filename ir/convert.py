@@ -20,6 +20,8 @@ COLOURS = {
     Lowering.GATHER: "palegreen",
     Lowering.SCATTER: "palegreen",
     Lowering.SPARSE: "lightsalmon",
+    Lowering.SCAN: "gold",
+    Lowering.ITEM: "lemonchiffon",
     Lowering.FOLD: "lightcyan",
 }
 

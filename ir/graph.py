@@ -301,6 +301,18 @@ class Graph:
         return self.names.get(node)
 
 
+@dataclass(frozen=True)
+class Body:
+    """The graph of one step of a scan: closed, so that equal bodies are equal values."""
+
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+
+    @cached_property
+    def graph(self) -> Graph:
+        return Graph("body", self.inputs, {str(i): n for i, n in enumerate(self.outputs)})
+
+
 def rewrite(graph: Graph, rule: Callable[[Node, tuple[Node, ...]], Node]) -> Graph:
     """Rebuild a graph bottom-up by rule(old node, new inputs); names follow their node."""
     new: dict[Node, Node] = {}

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ir.graph import Graph, Node, bind_attrs, topological
-from ir.types import Extent, bind_dim
+from ir.graph import Body, Graph, Node, bind_attrs, topological
+from ir.types import Extent, TupleType, bind_dim
 
 Array = np.ndarray[Any, Any]
 
@@ -32,6 +32,13 @@ def run_nodes(
     nodes = topological(wanted)
     leaves = [n for n in nodes if n.op.name == "input"]
     return _run(nodes, leaves, inputs, keep=set(nodes if keep_all else wanted))
+
+
+def run_body(body: Body, arrays: Iterable[Array]) -> tuple[Array, ...]:
+    """The outputs of one step of a scan for arrays in the order of the body's inputs."""
+    ids = {n.attrs["id"]: a for n, a in zip(body.inputs, arrays, strict=True)}
+    values = _run(body.graph.nodes, body.inputs, ids, keep=set(body.outputs))
+    return tuple(values[n] for n in body.outputs)
 
 
 def evaluate(node: Node, inputs: Mapping[str, Any] | None = None) -> Array:
@@ -100,6 +107,9 @@ def evaluate_node(node: Node, arrays: Iterable[Array], symbols: Mapping[str, int
         attrs = {name: bind_attrs(value, symbols) for name, value in node.attrs.items()}
     except KeyError as missing:
         raise ValueError(f"symbol {missing} of {node!r} is not bound by any input") from None
+    if isinstance(node.type, TupleType):
+        results: Any = node.op.evaluate(*arrays, **attrs)
+        return results  # type: ignore[no-any-return]
     value = np.asarray(node.op.evaluate(*arrays, **attrs))
     expected = tuple(bind_dim(d, symbols) for d in node.shape)
     if value.dtype != node.dtype.numpy or value.shape != expected:

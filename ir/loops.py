@@ -1,18 +1,21 @@
 """Takes scalar expressions, gives the bridge (Kernel) and the loop statements that it becomes.
 
-kernel  = Kernel(label, recipe, parallel axes, reduce axes, phases)
-phase   = Reduction(name, combine, value) over the reduce axes | Write(buffer, index, value)
-stmt    = For(var, extent, step, kind, body)      kind: serial | ordered | vector ...
+kernel  = Kernel(label, recipe, axes, reduce axes, phases, schedule)
+phase   = Reduction(name, combine, value)         over the reduce axes
+        | Write(buffer, index, value)             at every point of the axes that the index uses
+        | Scatter(buffer, index, row, value)      rows added at a number
+        | Sweep(...) | PairSums(...)              see the statements
+stmt    = For(var, kind, step, body)              serial | ordered | parallel | vector | unroll ...
         | Let(name, value)                        an immutable value
         | Init(name, value)                       a mutable accumulator
         | Accumulate(name, combine, value)        name = combine(name, value)
         | Store(buffer, index, value)
-        | ScatterAdd(buffer, index, rows, value)  buffer[index + row * stride] += value
+        | ScatterAdd(buffer, index, row, stride, value)  buffer[index + row * stride] += value
         | Transpose(buffer, index, row, column, value)   a copy that swaps two axes
         | Tile(m, n, k, acc, lhs, rhs, epilogue)  the micro-kernel of a contraction
         | Sweep(x, extras, weights, tables, ...)  sums along the edges of a graph, node after node
         | PairSums(a, b, ...)                     sums of products of pairs of columns
-function = Function(label, buffers, body)
+function = Function(label, buffers, body, scratch, workspace, splits)
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ class Lowering(enum.Enum):
     GATHER = "gather"  # rows picked by an index tensor
     SCATTER = "scatter"  # rows added at an index tensor
     SPARSE = "sparse"  # sums along the edges of a graph of columns
+    SCAN = "scan"  # a loop over time: a body graph with carried values
+    ITEM = "item"  # one of the results of a scan
     FOLD = "fold"  # adjoint of a window; simplify writes it as a contraction or a sum over views
 
 

@@ -8,6 +8,9 @@
       return "y"=%0
     }
 
+A scan's body is a nested graph: scan(%c, %x, body=graph(%0, %1) { ... return (%3, %4) }, ...), and
+its type the types of its results, (f32[batch,4], f32[batch,9,4]).
+
 %name is a value with the user's name (quoted where it is no word, `%name#2` where it stands twice),
 %0 one without. `0.5:f32[batch,3]` is that number everywhere.
 """
@@ -22,14 +25,14 @@ from typing import Any
 
 import numpy as np
 
-from ir.graph import Graph, Literal, Node, make
+from ir.graph import Body, Graph, Literal, Node, make
 from ir.op import REGISTRY
 from ir.ops.core import broadcast_to
-from ir.types import DTYPES, Dim, DType, Extent, TensorType
+from ir.types import DTYPES, Dim, DType, Extent, TensorType, TupleType
 
 WORD = re.compile(r"[A-Za-z_](?:[\w.:\-]*\w)?")
 SYMBOL = re.compile(r"[A-Za-z_]\w*")
-RESERVED = frozenset({*DTYPES, "true", "false", "inf", "nan", "dense"})
+RESERVED = frozenset({*DTYPES, "true", "false", "inf", "nan", "dense", "graph"})
 SHOWN = 16  # constants of more elements are printed as base64 of their bytes
 
 TOKEN = re.compile(
@@ -95,6 +98,20 @@ def _call(node: Node, refs: Mapping[Node, str]) -> str:
     return f"{node.op.name}({', '.join(parts)})"
 
 
+def _body(body: Body) -> str:
+    """The graph of a scan's step, indented below the scan."""
+    graph = body.graph
+    refs = _references(graph, {})
+    lines = [
+        f"{refs[n]} = {_call(n, refs)} : {_type(n.type)}"
+        for n in graph.nodes
+        if refs[n].startswith("%")
+    ]
+    lines.append(f"return ({', '.join(refs[n] for n in body.outputs)})")
+    shown = "\n".join(lines).replace("\n", "\n    ")
+    return f"graph({', '.join(refs[n] for n in body.inputs)}) {{\n    {shown}\n  }}"
+
+
 def _number(value: float | int | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
@@ -108,6 +125,8 @@ def _dim(dim: Dim) -> str:
 
 
 def _type(type: TensorType) -> str:
+    if isinstance(type, TupleType):
+        return f"({', '.join(map(_type, type.parts))})"
     return f"{type.dtype}[{','.join(map(_dim, type.shape))}]"
 
 
@@ -122,6 +141,8 @@ def _attribute(value: Any) -> str:
             return _dim(value)
         case DType():
             return value.name
+        case Body():
+            return _body(value)
         case Literal():
             return _literal(value)
         case bool() | int() | float():
@@ -221,6 +242,24 @@ class _Parser:
             raise self.error(f"'{self.value}' after the end")
         return Graph(name, tuple(self.node(r) for r in inputs), outputs, self.names)
 
+    def body(self) -> Body:
+        """The graph of a scan's step: its names are its own."""
+        outer = self.nodes, self.names
+        self.nodes, self.names = {}, {}
+        self.expect("graph")
+        self.expect("(")
+        inputs = [self.take("ref") for _ in self.items(")")]
+        self.expect("{")
+        while self.kind == "ref":
+            self.statement()
+        self.expect("return")
+        self.expect("(")
+        outputs = tuple([self.operand() for _ in self.items(")")])
+        self.expect("}")
+        body = Body(tuple(self.node(r) for r in inputs), outputs)
+        self.nodes, self.names = outer
+        return body
+
     def node(self, ref: str) -> Node:
         if ref not in self.nodes:
             raise self.error(f"{ref} is not defined")
@@ -270,6 +309,9 @@ class _Parser:
         return broadcast_to(scalar, type.shape)
 
     def type(self) -> TensorType:
+        if self.value == "(":
+            self.advance()
+            return TupleType.of([self.type() for _ in self.items(")")])
         dtype = DTYPES.get(self.take("word"))
         if dtype is None:
             raise self.error("expected a dtype")
@@ -297,6 +339,8 @@ class _Parser:
                 return tuple([self.attribute() for _ in self.items(")")])
             case "word", "dense":
                 return self.literal()
+            case "word", "graph":
+                return self.body()
             case "word", "true" | "false":
                 return self.advance() == "true"
             case "word", word if word in DTYPES:

@@ -193,3 +193,22 @@ class TensorType:
 
     def __str__(self) -> str:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class TupleType(TensorType):
+    """The types of all results of a scan, of which `item` takes one; as a tensor it is a scalar."""
+
+    parts: tuple[TensorType, ...]
+
+    @staticmethod
+    def of(parts: Iterable[TensorType]) -> TupleType:
+        known = tuple(parts)
+        return TupleType(known[0].dtype, (), known)
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        return frozenset(s for part in self.parts for s in part.symbols)
+
+    def __str__(self) -> str:
+        return f"({', '.join(map(str, self.parts))})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ir.graph import Graph, Node, make
-from ir.op import REGISTRY
+from ir.op import REGISTRY, Lowering
 
 
 def verify_graph(graph: Graph) -> None:
@@ -49,6 +49,8 @@ def _verify_node(graph: Graph, node: Node) -> None:
             f"graph '{graph.name}': {_title(graph, node)} has type {node.type}, "
             f"its op gives {expected}"
         )
+    if node.op.lowering is Lowering.SCAN:
+        verify_graph(node.attrs["body"].graph)
     if make(node.op, *node.inputs, **node.attrs) is not node:
         raise ValueError(f"graph '{graph.name}': {_title(graph, node)} is not interned")
 

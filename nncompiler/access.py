@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from ir import scalar
 from ir.graph import Literal, Node
-from ir.index import Guard, Index, Var, flatten
+from ir.index import Guard, Index, Var
 from ir.op import Lowering
 from ir.scalar import Scalar
 from ir.types import Dim, Extent, Shape, boolean, i64
@@ -127,12 +127,12 @@ def _gather(
     zero = scalar.const(0, row.dtype)
     row = scalar.apply("maximum", [row, zero], row.dtype)
     row = scalar.apply("minimum", [row, limit], row.dtype)
-    rest = flatten((Index(), *indices[split:]), table.type.strides)
-    base = resolve(table, (Index(),) * table.ndim, ())
+    any_row = Var("row", count)
+    base = resolve(table, (Index.of(any_row), *indices[split:]), ())
     assert base is not None and base.kind == "load", "the table of a gather has a buffer"
-    return scalar.load(
-        base.name, rest, node.dtype, indirect=[(row, table.type.strides[0])], guards=guards
-    )
+    stride, rest = base.index.coefficient(any_row), base.index.substitute({any_row: Index()})
+    assert stride is not None
+    return scalar.load(base.name, rest, node.dtype, indirect=[(row, stride)], guards=guards)
 
 
 def _always(guard: Guard) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import MutableMapping, Sequence
 
 from ir import ops
 from ir.graph import Node, topological
+from ir.reverse import pull_back
 
 
 def differentiate(
@@ -29,17 +30,8 @@ def differentiate(
     for node in wrt:
         if not node.dtype.is_float:
             raise ValueError(f"cannot differentiate by a value of type {node.type}")
+    cotangents = pull_back([(output, seed)], wrt)
     order = topological([output])
-    active = _depending(order, wrt)
-    cotangents: dict[Node, Node] = {output: seed}
-    for node in reversed(order):
-        g = cotangents.get(node)
-        if g is None or node not in active:
-            continue
-        for operand, part in _contributions(node, g):
-            if operand in active and operand.dtype.is_float:
-                known = cotangents.get(operand)
-                cotangents[operand] = part if known is None else known + part
     if names is not None:
         _name(names, cotangents, order)
     return tuple(cotangents.get(n, ops.full_like(n, 0)) for n in wrt)
@@ -57,25 +49,6 @@ def _seed(output: Node, cotangent: Node | None) -> Node:
     if cotangent.type != output.type:
         raise ValueError(f"the cotangent is {cotangent.type}, the value is {output.type}")
     return cotangent
-
-
-def _depending(order: Sequence[Node], wrt: Sequence[Node]) -> set[Node]:
-    """The nodes through which the output depends on one of `wrt`."""
-    active = set(wrt)
-    for node in order:
-        if any(i in active for i in node.inputs):
-            active.add(node)
-    return active
-
-
-def _contributions(node: Node, g: Node) -> list[tuple[Node, Node]]:
-    """What the cotangent of a node adds to those of its operands."""
-    if node.op.vjp is None or not node.inputs:
-        return []
-    parts = node.op.vjp(g, node, *node.inputs, **node.attrs)
-    if not isinstance(parts, tuple):
-        parts = (parts,)
-    return [(i, p) for i, p in zip(node.inputs, parts, strict=True) if p is not None]
 
 
 def _name(

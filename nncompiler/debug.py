@@ -32,6 +32,7 @@ from nncompiler.errors import CompileError
 from nncompiler.fuse import Fusion, has_buffer
 from nncompiler.lower import Names, lower, needs_memory
 from nncompiler.memory import UPDATE, Storage
+from nncompiler.replay import replay, with_room
 from nncompiler.sparse import tables_of
 from runtime.artifact import Artifact
 from runtime.session import Session
@@ -87,33 +88,39 @@ class Debugger:
         """Kernels with a buffer of its own for every value."""
         names = own_buffers(fusion)
         kernels = lower(fusion, names, lambda group: f"k{group.number:02d}")
-        _verify("fuse", verify_kernel, kernels)
+        _verify("fuse", verify_kernel, [k for k in kernels if k.recipe != "scan"])
         values = run_nodes(names.read, self.inputs)
         expected = {name: np.ravel(values[node]) for node, name in names.read.items()}
         buffers = {name: self._memory(node) for node, name in names.read.items()}
-        for kernel in kernels:
+        for kernel, group in zip(kernels, fusion.groups, strict=True):
+            if kernel.recipe == "scan":  # its loop comes with the next pass
+                items = [names.read[n] for n in group.nodes if n in names.read]
+                buffers |= {name: expected[name] for name in items}
+                continue
             run_kernel(kernel, buffers, self.symbols)
             _compare_written("fuse", kernel, kernel.buffers, buffers, expected)
 
     def place(self, storage: Storage) -> None:
-        """The same kernels where updates are written over their inputs."""
+        """The same kernels where updates are written over their inputs, and loops over time."""
         _verify("place", verify_kernel, storage.kernels)
         self.storage = storage
-        self.expected = self._placed_values(storage)
-        buffers = self._placed_memory(storage)
-        for kernel in storage.kernels:
+        self.expected = {} if storage.timeline.spans else self._placed_values(storage)
+        memory = self._placed_memory(storage)
+        for at, buffers in replay(storage, memory):
+            kernel = storage.kernels[at]
             run_kernel(kernel, buffers, self.symbols)
             _compare_written("place", kernel, kernel.buffers, buffers, self.expected)
-        self._compare_results("place", storage, buffers)
+        self._compare_results("place", storage, memory)
 
     def schedule(self, scheduled: tuple[Scheduled, ...]) -> None:
         assert self.storage is not None
         _verify("schedule", verify_function, [s.function for s in scheduled])
-        buffers = self._placed_memory(self.storage)
-        for s in scheduled:
+        memory = self._placed_memory(self.storage)
+        for at, buffers in replay(self.storage, memory):
+            s = scheduled[at]
             run_function(s.function, buffers, self.symbols)
             _compare_written("schedule", s.kernel, s.function.buffers, buffers, self.expected)
-        self._compare_results("schedule", self.storage, buffers)
+        self._compare_results("schedule", self.storage, memory)
 
     def assemble(self, artifact: Artifact) -> None:
         found = Session(artifact)(self.inputs)
@@ -137,7 +144,7 @@ class Debugger:
 
     def _memory(self, node: Node) -> Array:
         """A flat buffer: an input, a constant, or NaN where something is still to be stored."""
-        if node.op.name == "input":
+        if node.op.name == "input" and node.attrs["id"] in self.inputs:  # no leaf of a step
             array = self.inputs[str(node.attrs["id"])]
             return np.array(array, node.dtype.numpy).ravel()
         if node.op.name == "constant":
@@ -146,7 +153,10 @@ class Debugger:
         return np.full(size, np.nan if node.dtype.is_float else 0, node.dtype.numpy)
 
     def _placed_memory(self, storage: Storage) -> dict[str, Array]:
-        return {name: self._memory(node) for name, node in storage.nodes.items()}
+        values = {name: self._memory(node) for name, node in storage.nodes.items()}
+        if not storage.timeline.spans:
+            return values
+        return {name: with_room(value) for name, value in values.items()}
 
     def _placed_values(self, storage: Storage) -> dict[str, Array]:
         """What every buffer holds after it was stored to."""
@@ -162,7 +172,7 @@ class Debugger:
         updates = {UPDATE + id: buffer for id, buffer in storage.updates.items()}
         for name, buffer in {**storage.outputs, **updates}.items():
             value = np.ravel(self.outputs[name])
-            compare(stage, f"output '{name}'", buffers[buffer], value)
+            compare(stage, f"output '{name}'", buffers[buffer][: value.size], value)
 
 
 def own_buffers(fusion: Fusion) -> Names:
@@ -170,6 +180,7 @@ def own_buffers(fusion: Fusion) -> Names:
     nodes = fusion.graph.nodes
     tables = [t for n in nodes if n.op.lowering is Lowering.SPARSE for t in tables_of(n)]
     stored = dict.fromkeys(n for n in (*nodes, *tables) if has_buffer(n) or n in fusion.owner)
+    stored = {n: None for n in stored if n.op.lowering is not Lowering.SCAN}
     read = {node: f"{node.op.name}{i}" for i, node in enumerate(stored)}
     write = {n: (read[n],) for n in stored if not has_buffer(n) and needs_memory(n, fusion)}
     return Names(read, write)
@@ -194,7 +205,7 @@ def _compare_written(
     expected: Mapping[str, Array],
 ) -> None:
     for buffer in touched:
-        if buffer.written:
+        if buffer.written and buffer.name in expected:
             what = f"'{buffer.name}' of kernel {kernel.label} ({', '.join(kernel.nodes)})"
             compare(stage, what, buffers[buffer.name], expected[buffer.name])
 

@@ -21,7 +21,7 @@ from ir.types import Shape, boolean
 from nncompiler.access import Indices, axis_variables, element, point
 
 Read = tuple[Node, Indices]
-ALONE = ("scatter", "sparse")  # kinds of groups that nothing can be fused into
+ALONE = ("scatter", "sparse", "scan")  # kinds of groups that nothing can be fused into
 
 
 @dataclass(eq=False)
@@ -29,7 +29,8 @@ class Group:
     """Nodes computed by one kernel, over the points of `full`; `reduced` axes are combined away.
 
     kind: "map" (no reduction), "rows" (reductions over the same axes), "contract", "scatter",
-    "sparse". The last two compute one node and nothing else.
+    "sparse", "scan". The last three compute one node and nothing else; the items of a scan are
+    members of its group.
     """
 
     number: int
@@ -111,6 +112,10 @@ class _Fuser:
     # ------------------------------------------------------------ placing one node
 
     def _place(self, node: Node) -> None:
+        if node.op.lowering is Lowering.ITEM:
+            self.owner[node] = self.owner[node.inputs[0]]
+            self.owner[node].nodes.append(node)
+            return
         fresh = _own_group(node, len(self.groups))
         producers = self._producers(node, fresh)
         candidates = sorted(producers, key=lambda g: g.number, reverse=True)
@@ -278,6 +283,8 @@ def _own_group(node: Node, number: int) -> Group:
             return Group(number, "scatter", node.inputs[-2].shape)
         case Lowering.SPARSE:
             return Group(number, "sparse", node.shape)
+        case Lowering.SCAN:
+            return Group(number, "scan", node.shape)
     return Group(number, "map", node.shape)
 
 
@@ -347,9 +354,11 @@ def _reads(node: Node, group: Group, inline: frozenset[Node]) -> list[Read]:
                 element(start, point(axis_variables(start.shape)), resolve)
             element(updates, point(group.variables), resolve)
             element(rows, point(group.variables[: rows.ndim]), resolve)
-        case Lowering.SPARSE:
+        case Lowering.SPARSE | Lowering.SCAN:
             for operand in node.inputs:
                 element(operand, point(axis_variables(operand.shape)), resolve)
+        case Lowering.ITEM:
+            pass
         case _:
             position = group.position(node.shape)
             assert position is not None
@@ -377,6 +386,10 @@ def _forced(graph: Graph) -> frozenset[Node]:
                 forced.add(node.inputs[0])
             case Lowering.SCATTER:
                 forced.update(node.inputs[:-2])
+            case Lowering.SCAN:
+                forced.update(node.inputs)
+            case Lowering.ITEM:
+                forced.add(node)
     return frozenset(n for n in forced if not has_buffer(n))
 
 

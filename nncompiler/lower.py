@@ -8,7 +8,7 @@ group [contract dW, sub W - lr*dW]   ->   axes i:64 j:128, reduce k:batch
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ir import scalar
 from ir.dependence import scalars
@@ -17,6 +17,7 @@ from ir.index import Guard, Var, flatten
 from ir.loops import Buffer, Kernel, Reduction, Scatter, Write
 from ir.op import Lowering
 from ir.scalar import Scalar
+from ir.types import multiply
 from nncompiler.access import Indices, element, point
 from nncompiler.fuse import Fusion, Group, contract_variables, has_buffer, split_spec
 from nncompiler.sparse import Operand, lower_sparse, tables_of
@@ -24,10 +25,24 @@ from nncompiler.sparse import Operand, lower_sparse, tables_of
 
 @dataclass(frozen=True)
 class Names:
-    """Names of buffers: where a node is read from, and all places that it must be written to."""
+    """Names of buffers: where a node is read from, and all places that it must be written to.
+
+    `strides` has those of buffers whose elements do not stand in row-major order without gaps.
+    """
 
     read: Mapping[Node, str]
     write: Mapping[Node, tuple[str, ...]]
+    strides: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def strides_of(self, buffer: str, node: Node) -> tuple[int, ...]:
+        return self.strides.get(buffer, node.type.strides)
+
+    def buffer(self, name: str, node: Node, *, written: bool = False) -> Buffer:
+        """The memory from the first to the last element of a value, at least."""
+        size = node.type.size
+        if name in self.strides and node.shape:
+            size = multiply([node.shape[0], self.strides[name][0]])
+        return Buffer(name, node.dtype, size, written)
 
 
 def lower(fusion: Fusion, names: Names, label: Callable[[Group], str]) -> tuple[Kernel, ...]:
@@ -46,6 +61,8 @@ class _Lowering:
         group = self.group
         if group.kind == "sparse":
             return self._sparse_kernel(label)
+        if group.kind == "scan":  # stands for the loop, which nncompiler/memory.py places
+            return Kernel(label, "scan", (), (), (), (), ())
         reduce_axes = tuple(group.variables[a] for a in group.reduced)
         scatter = None
         for node in group.nodes:
@@ -99,7 +116,7 @@ class _Lowering:
     def _load(self, node: Node, indices: Indices, guards: tuple[Guard, ...]) -> Scalar:
         name = self.names.read[node]
         self.nodes[name] = node
-        offset = flatten(indices, node.type.strides)
+        offset = flatten(indices, self.names.strides_of(name, node))
         return scalar.load(name, offset, node.dtype, guards=guards)
 
     def value(self, node: Node) -> Scalar:
@@ -154,7 +171,7 @@ class _Lowering:
         stmt = lower_sparse(node, Operand(read, tuple(names), outputs))
         loads = [s.name for s in scalar.walk(scalars(stmt)) if s.kind == "load"]
         buffers = tuple(
-            Buffer(n, self.nodes[n].dtype, self.nodes[n].type.size, n in outputs)
+            self.names.buffer(n, self.nodes[n], written=n in outputs)
             for n in dict.fromkeys((*loads, *names, *outputs))
         )
         described = (self._describe(node),)
@@ -169,11 +186,14 @@ class _Lowering:
         assert position is not None
         rows = set(self.group.row_variables)
         inner = any(v not in rows for i in position for v in i.variables)
-        offset = flatten(position, node.type.strides)
         targets = self.names.write.get(node, ())
+        offsets = [flatten(position, self.names.strides_of(t, node)) for t in targets]
         for target in targets:
             self.nodes[target] = node
-        return [Write(target, offset, self.value(node), inner) for target in targets]
+        return [
+            Write(target, offset, self.value(node), inner)
+            for target, offset in zip(targets, offsets, strict=True)
+        ]
 
     def _buffers(
         self,
@@ -190,9 +210,7 @@ class _Lowering:
         used.update(dict.fromkeys(w.buffer for w in writes))
         if scatter:
             used.update(dict.fromkeys(b for b in (scatter.base, scatter.buffer) if b))
-        return tuple(
-            Buffer(n, self.nodes[n].dtype, self.nodes[n].type.size, n in written) for n in used
-        )
+        return tuple(self.names.buffer(n, self.nodes[n], written=n in written) for n in used)
 
 
 def needs_memory(node: Node, fusion: Fusion) -> bool:

@@ -179,7 +179,11 @@ class Machine:
         return self.forward(x)
 
     def forward(self, x: Any, training: bool = False) -> Any:
-        """The outputs: an array, or a dict by name where there are several."""
+        """The outputs: an array, or a dict by name where there are several.
+
+        x is an array of the input's shape (a dict by name or a tuple where there are several);
+        with `training` dropout is active and batch norm uses the batch.
+        """
         run = self.runner("forward_training" if training else "forward")
         return self._shape_outputs(run(self.blueprint.name_inputs(x)))
 
@@ -263,7 +267,19 @@ class Machine:
         sample_weight: Any = None,
         class_weight: Mapping[int, float] | None = None,
     ) -> History:
-        """Trains for some epochs; the history holds loss, metrics and the same with val_."""
+        """Trains for some epochs; the history holds loss, metrics and the same with val_.
+
+        x, t              arrays with one row per example (dicts or tuples of them where there are
+                          several); or x an iterable of batches (x, t) and t None
+        validation_data   (x, t) or (x, t, sample_weight)
+        validation_split  the last part of the rows, 0 to 1, is not trained on but scored
+        callbacks         objects with Keras' methods, or functions (epoch, logs)
+        verbose           0 nothing, 1 a bar, 2 a line per epoch; "auto" a bar on a terminal
+        sample_weight     (rows,) factors of the rows' losses
+        class_weight      class number -> factor of the losses of its rows, in training alone
+
+        ValueError or TypeError for data that do not fit: arrays are checked before the first step.
+        """
         self._need_optimizer()
         return fit(
             self,
@@ -283,7 +299,10 @@ class Machine:
     def evaluate(
         self, x: Any, t: Any, batch_size: int | None = None, sample_weight: Any = None
     ) -> dict[str, float]:
-        """Loss (with the regularizer) and metrics, without training."""
+        """Loss (with the regularizer) and metrics, means over the rows, without training.
+
+        x and t are as in `fit`; batch_size rows are scored at a time, 1024 where it is None.
+        """
         data = self.pack(x, t, sample_weight)
         if rows_of(data) == 0:
             raise ValueError("empty data set: there are no rows to evaluate")

@@ -344,6 +344,25 @@ def stop_gradient(x: Value) -> Any:
     return ops.stop_gradient(x)
 
 
+def scan(
+    step: Function,
+    init: Sequence[Value],
+    sequences: Sequence[Value] = (),
+    *,
+    length: int | None = None,
+    reverse: bool = False,
+) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
+    """(last carried values, sequences of results): carried, results = step(carried, xs) over time.
+
+    h, ys = nnc.scan(lambda h, x: ((nnc.tanh(x[0] + h[0] @ w),), (h[0],)), [h0], [xs])
+
+    `step` is called once, with symbolic values; the loop is compiled, whatever its length. Time is
+    the second axis of a sequence (batch, time, ...), or the only one. `length` is needed where
+    there are no sequences; `reverse` begins at the last time.
+    """
+    return ops.scan(step, init, sequences, length=length, reverse=reverse)
+
+
 _CONSTANTS = ("pi", "e", "inf", "nan", "newaxis")
 
 __all__ = [

@@ -14,7 +14,8 @@ results, and the bits of a NaN.
 
 from __future__ import annotations
 
-from ir.graph import Graph, Node, rebuild, rewrite
+from ir.graph import Body, Graph, Node, make, rebuild, rewrite
+from ir.op import Lowering
 from nncompiler.rules import algebra, convolution, reductions, tables, views
 
 RULES = (*algebra.RULES, *views.RULES, *convolution.RULES, *reductions.RULES, *tables.RULES)
@@ -62,8 +63,18 @@ class _Settle:
 
 def apply_rules(node: Node) -> Node:
     """What the first rule that applies makes of the node, or the node itself."""
+    if node.op.lowering is Lowering.SCAN:
+        return _simplify_body(node)
     for rule in RULES:
         better = rule(node)
         if better is not None and better is not node:
             return better
     return node
+
+
+def _simplify_body(node: Node) -> Node:
+    """A scan whose body is in normal form."""
+    body = node.attrs["body"]
+    simple = simplify(body.graph)
+    changed = Body(simple.inputs, tuple(simple.outputs.values()))
+    return make(node.op, *node.inputs, **{**node.attrs, "body": changed})

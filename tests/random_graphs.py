@@ -50,6 +50,7 @@ class Builder:
     smooth: bool
     inputs: list[Node] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
+    nested: bool = False  # grows the step of a scan
 
     def input(self, shape: Shape, dtype: DType | None = None) -> Value:
         node = ops.input(f"in{len(self.inputs)}", dtype or self.dtype, shape)
@@ -67,6 +68,8 @@ class Builder:
 
     def grow(self) -> None:
         kinds = [unary, unary, binary, binary, view, view, reduction, contraction, gather, scatter]
+        if not self.nested:
+            kinds += [recurrence]
         if not self.smooth:
             kinds += [kinked, kinked, compared, composite]
         value = self.draw(st.sampled_from(kinds))(self)
@@ -331,6 +334,33 @@ def scatter(b: Builder) -> Value:
         total = base.node + 0.5 * total  # becomes a scatter_onto
         return Value(total, base.bound + x.bound * max(1, count), 0.0)
     return Value(total, x.bound * max(1, count), x.grid)
+
+
+def recurrence(b: Builder) -> Value:
+    """A scan with a random step, which may read what the graph around it reads."""
+    shape = (b.batch, b.draw(st.sampled_from(EXTENTS[:7])))
+    start = b.pick(lambda v: v.node.shape == shape)
+    if start.node.shape != shape:
+        start = b.input(shape)
+    sequence = b.pick(lambda v: v.node.ndim >= 2 and v.node.shape[0] == b.batch)
+    if not (sequence.node.ndim >= 2 and sequence.node.shape[1] != 0):
+        sequence = b.input((b.batch, 3, 2))
+    count = b.draw(st.integers(1, 4))
+    every = b.draw(st.booleans())
+
+    def step(carried: tuple[Node, ...], now: tuple[Node, ...]) -> Any:
+        inner = Builder(b.draw, b.dtype, b.batch, True, b.inputs, nested=True)
+        inner.values = [Value(now[0], sequence.bound, 0.0), Value(carried[0], 2.0, 0.0)]
+        for _ in range(count):
+            inner.grow()
+        last = inner.values[-1].node
+        new = next((v.node for v in reversed(inner.values) if v.node.shape == shape), None)
+        assert new is not None
+        return (ops.tanh(new + carried[0] * 0.5 + 0.1),), (ops.tanh(last),)
+
+    reverse = b.draw(st.booleans())
+    (last,), (results,) = ops.scan(step, [start.node], [sequence.node], reverse=reverse)
+    return Value(results if every else last, 2.0, 0.0)
 
 
 # --------------------------------------------------------------------------- whole graphs

@@ -11,13 +11,16 @@ from ir.graph import Graph, Node
 from ir.interpret import run_graph
 from ir.interpret_loops import run_function, run_kernel
 from ir.loops import Kernel
+from ir.op import Lowering
 from ir.types import bind_dim
 from nncompiler.codegen.llvm import host
 from nncompiler.compilation import compile_graph
 from nncompiler.debug import own_buffers
 from nncompiler.fuse import Fusion, fuse
 from nncompiler.lower import Names, lower
+from nncompiler.memory import Storage, place
 from nncompiler.options import Options
+from nncompiler.replay import replay, with_room
 from nncompiler.schedule import schedule
 from nncompiler.simplify import simplify
 from runtime.session import Session
@@ -31,6 +34,8 @@ def stages(graph: Graph) -> dict[str, Run]:
     """What runs the graph at each stage, by the stage's name; everything is compiled once."""
     simple = simplify(graph)
     fusion = fuse(simple)
+    if any(n.op.lowering is Lowering.SCAN for n in simple.nodes):
+        return placed_stages(graph, simple, place(fusion))
     names = own_buffers(fusion)
     kernels = lower(fusion, names, lambda group: f"k{group.number}")
     session = Session(compile_graph(graph, options=Options(threads=1, cache=False)))
@@ -47,6 +52,39 @@ def stages(graph: Graph) -> dict[str, Run]:
         "loops": run_by(lambda kernel, *rest: run_function(functions[kernel], *rest)),
         "compiled": lambda arrays: session(arrays),
     }
+
+
+def placed_stages(graph: Graph, simple: Graph, storage: Storage) -> dict[str, Run]:
+    """The same for graphs with loops over time, whose kernels know their buffers."""
+    session = Session(compile_graph(graph, options=Options(threads=1, cache=False)))
+    functions = {kernel: schedule(kernel, host())[1] for kernel in storage.kernels}
+    return {
+        "graph": lambda arrays: run_graph(graph, arrays),
+        "simplified": lambda arrays: run_graph(simple, arrays),
+        "kernels": lambda arrays: run_storage(simple, storage, run_kernel, arrays),
+        "loops": lambda arrays: run_storage(
+            simple, storage, lambda kernel, *rest: run_function(functions[kernel], *rest), arrays
+        ),
+        "compiled": lambda arrays: session(arrays),
+    }
+
+
+def run_storage(
+    graph: Graph, storage: Storage, runner: Callable[..., None], arrays: Arrays
+) -> dict[str, Array]:
+    """Run placed kernels, loops over time and all, on buffers full of NaN."""
+    symbols = bind_symbols(graph, arrays)
+    memory = {
+        name: with_room(_memory(node, arrays, symbols)) for name, node in storage.nodes.items()
+    }
+    for at, buffers in replay(storage, memory):
+        runner(storage.kernels[at], buffers, symbols)
+    found = {}
+    for name, buffer in storage.outputs.items():
+        node = graph.outputs[name]
+        shape = tuple(bind_dim(d, symbols) for d in node.shape)
+        found[name] = memory[buffer][: bind_dim(node.type.size, symbols)].reshape(shape)
+    return found
 
 
 def run_kernels(
@@ -69,7 +107,7 @@ def run_kernels(
 
 
 def _memory(node: Node, arrays: Arrays, symbols: Mapping[str, int]) -> Array:
-    if node.op.name == "input":
+    if node.op.name == "input" and node.attrs["id"] in arrays:  # no leaf of a step
         return np.ravel(np.asarray(arrays[node.attrs["id"]], node.dtype.numpy))
     if node.op.name == "constant":
         return np.array(node.attrs["value"].array).ravel()

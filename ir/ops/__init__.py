@@ -90,6 +90,7 @@ from ir.ops.reductions import (
     sum,
     var,
 )
+from ir.ops.scan import item, scan
 from ir.ops.sparse import Edges, Structure, pair_sums, sweep
 from ir.ops.views import (
     expand_dims,
@@ -176,6 +177,7 @@ __all__ = [
     "gt",
     "input",
     "iota",
+    "item",
     "le",
     "literal",
     "log",
@@ -211,6 +213,7 @@ __all__ = [
     "reshape",
     "round",
     "rsqrt",
+    "scan",
     "scatter_add",
     "scatter_onto",
     "shl",

@@ -8,17 +8,19 @@ from typing import Any
 
 from ir.graph import Graph, Node
 from ir.loops import Buffer, Function, Kernel, stages, structure
-from ir.types import Dim, Extent
+from ir.types import DTYPES, Dim, Extent
 from nncompiler.codegen.checks import Checks, check_function
-from nncompiler.codegen.costs import flops, moved
+from nncompiler.codegen.costs import flops, moved, scaled
 from nncompiler.codegen.deal import CELL, Call
 from nncompiler.codegen.entry import entry_text
+from nncompiler.codegen.moving import Moving
 from nncompiler.codegen.sparse import write_sparse
 from nncompiler.codegen.statements import symbols_of, write_function
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.tile import write_tile
 from nncompiler.codegen.transpose import write_transpose
-from nncompiler.memory import Storage, lifetimes
+from nncompiler.memory import Storage
+from nncompiler.timeline import Slice, Span, Swap, lifetimes, repeats
 from runtime.artifact import BufferSpec, CheckSpec, KernelSpec, Plan
 
 ATTRIBUTES = 'attributes #0 = { nounwind "min-legal-vector-width"="512" }\n'
@@ -47,7 +49,7 @@ def emit(
     table = _Table(graph, storage, scheduled)
     calls: list[Call] = []
     for step, item in enumerate(scheduled):
-        arguments = [table.index[b.name] for b in item.function.buffers]
+        arguments = [table.argument(b.name) for b in item.function.buffers]
         arguments += [table.add_workspace(step, item, b) for b in item.function.workspace]
         parts = stages(item.function)
         for left, (body, split) in zip(reversed(range(len(parts))), parts, strict=True):
@@ -67,12 +69,22 @@ def emit(
         low, high = checks[id] or (0, 0)
         specs.append(CheckSpec(table.index[id], low, high))
     names = {call.kernel: call.function for call in calls}  # of the last stage, which does the work
-    kernels = [
-        KernelSpec(k.label, names[step], flops(k), moved(k), list(k.nodes))
-        for step, k in enumerate(s.kernel for s in scheduled)
-    ]
+    kernels = []
+    spans = storage.timeline.spans
+    for step, item in enumerate(scheduled):
+        k, times = table.without_gaps(item.kernel), repeats(step, spans)
+        costs = scaled(flops(k), times), scaled(moved(k), times)
+        kernels.append(KernelSpec(k.label, names[step], *costs, list(k.nodes)))
     plan = table.plan(label, kernels, specs, target)
-    return plan, module.text(entry_text(plan, calls, check_calls, target, flush_denormals))
+    loops = [_of_calls(span, calls) for span in spans]
+    return plan, module.text(entry_text(plan, calls, check_calls, loops, target, flush_denormals))
+
+
+def _of_calls(span: Span, calls: Sequence[Call]) -> Span:
+    """The span in numbers of calls: a kernel may have several."""
+    inside = [n for n, call in enumerate(calls) if span.first <= call.kernel < span.last]
+    first, last = (inside[0], inside[-1] + 1) if inside else (0, 0)
+    return replace(span, first=first, last=last)
 
 
 class _Module:
@@ -106,7 +118,9 @@ class _Table:
         self.graph, self.storage = graph, storage
         self.specs: list[BufferSpec] = []
         self.index: dict[str, int] = {}
-        alive = lifetimes([[b.name for b in item.kernel.buffers] for item in scheduled])
+        self.views = storage.timeline.views
+        touched = [[b.name for b in item.kernel.buffers] for item in scheduled]
+        alive = lifetimes(touched, storage.timeline.spans, self.views)
         outputs = {buffer: name for name, buffer in storage.outputs.items()}
         for node in graph.inputs:
             self._add(str(node.attrs["id"]), node, BufferSpec("", "", [], "input"))
@@ -126,6 +140,30 @@ class _Table:
         self.index[name] = len(self.specs)
         shape = [_plan_dim(d) for d in node.shape]
         self.specs.append(replace(spec, name=spec.name or name, dtype=node.dtype.name, shape=shape))
+
+    def argument(self, name: str) -> int | Moving:
+        """A buffer's number, or how the address of a view moves with time."""
+        steps: list[tuple[int, int]] = []
+        while isinstance(view := self.views.get(name), Slice):
+            steps.append((view.span, view.step))
+            name = view.buffer
+        if isinstance(view, Swap):
+            swap = (view.span, view.new)
+            numbers: tuple[int, ...] = (self.index[view.last], self.index[view.other])
+        else:
+            swap, numbers = None, (self.index[name],)
+        size = DTYPES[self.specs[numbers[0]].dtype].bytes
+        moves = tuple((span, step * size) for span, step in steps)
+        return Moving(numbers, swap, moves) if swap or moves else numbers[0]
+
+    def without_gaps(self, kernel: Kernel) -> Kernel:
+        """The kernel with one time of every sequence as the size of its memory."""
+        views = self.views
+        buffers = [
+            replace(b, size=v.size) if isinstance(v := views.get(b.name), Slice) else b
+            for b in kernel.buffers
+        ]
+        return replace(kernel, buffers=tuple(buffers))
 
     def add_workspace(self, step: int, item: Scheduled, buffer: Buffer) -> int:
         name = f"{item.kernel.label}.{buffer.name}"

@@ -49,6 +49,12 @@ def _is_read(kernel: Kernel, name: str) -> bool:
     return any(s.kind == "load" and s.name == name for s in scalar.walk(values))
 
 
+def scaled(cost: Cost, times: int) -> Cost:
+    """The cost of several calls."""
+    constant, parts = cost
+    return [constant * times, {symbol: n * times for symbol, n in parts.items()}]
+
+
 def _times(axes: Iterable[Var], factor: int) -> Cost:
     extents = [v.extent for v in axes]
     symbols = {d.symbol for d in extents if isinstance(d, Extent)}

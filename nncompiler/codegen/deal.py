@@ -8,11 +8,13 @@ in the entry                   where there is a team and the symbols are large e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ir.loops import Split
 from ir.types import Dim
+from nncompiler.codegen.moving import Argument, addresses, numbers, read_clock
+from nncompiler.timeline import Span
 from runtime.artifact import Plan
 from runtime.pool import BUSY
 
@@ -21,10 +23,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Call:
-    """A stage of a kernel: its function, its arguments (numbers of buffers, names of symbols)."""
+    """A stage of a kernel: its function, its arguments (buffers by number or as they move with
+    time, names of symbols)."""
 
     function: str
-    buffers: tuple[int, ...]
+    buffers: tuple[Argument, ...]
     symbols: tuple[str, ...]
     kernel: int = 0
     split: Split | None = None
@@ -33,9 +36,9 @@ class Call:
 CELL = -1  # instead of a buffer's number: where a check leaves its answer
 
 
-def arguments(plan: Plan, call: Call, bounds: list[str]) -> str:
+def arguments(say: Say, plan: Plan, call: Call, bounds: list[str], name: str) -> str:
     """The arguments of a call, from the table's pointers (%b0 ...) and the symbols (%s0 ...)."""
-    buffers = ["ptr %cell" if b == CELL else f"ptr %b{b}" for b in call.buffers]
+    buffers = [f"ptr {place}" for place in addresses(say, call.buffers, name)]
     symbols = [f"i64 %s{plan.symbols.index(s)}" for s in call.symbols]
     return ", ".join([*buffers, *symbols, *(f"i64 {b}" for b in bounds)])
 
@@ -90,11 +93,12 @@ def whole(say: Say, plan: Plan, call: Call, name: str) -> None:
     bounds = []
     for number, (var, _) in enumerate(call.split.axes if call.split else ()):
         bounds += ["0", _extent(say, plan, var.extent, f"{name}.e{number}")]
-    say(f"call void @{call.function}({arguments(plan, call, bounds)})")
+    given = arguments(say, plan, call, bounds, name)
+    say(f"call void @{call.function}({given})")
 
 
-def dealt(say: Say, plan: Plan, call: Call, number: int) -> None:
-    """A stage that the team may help with."""
+def dealt(say: Say, plan: Plan, call: Call, number: int, syms: str) -> None:
+    """A stage that the team may help with; chunks get `syms` for their symbols."""
     split = call.split
     assert split is not None
     say(f"br i1 %helps, label %size{number}, label %alone{number}")
@@ -113,7 +117,7 @@ def dealt(say: Say, plan: Plan, call: Call, number: int) -> None:
     say(f"br i1 {enough}, label %deal{number}, label %alone{number}")
     say(f"deal{number}:")
     chunk = f"ptr @{chunk_name(plan, number)}"
-    say(f"%ran{number} = call i1 @nnc_run(ptr %team, {chunk}, ptr %bufs, ptr %syms, i64 {total})")
+    say(f"%ran{number} = call i1 @nnc_run(ptr %team, {chunk}, ptr %bufs, ptr {syms}, i64 {total})")
     say(f"br i1 %ran{number}, label %after{number}, label %alone{number}")
     say(f"alone{number}:")
     whole(say, plan, call, f"%whole{number}")
@@ -125,12 +129,13 @@ def chunk_name(plan: Plan, number: int) -> str:
     return f"{plan.entry}.chunk{number}"
 
 
-def chunk_body(say: Say, plan: Plan, call: Call) -> None:
+def chunk_body(say: Say, plan: Plan, call: Call, spans: Sequence[Span]) -> None:
     """One chunk: its number gives the bounds along every axis, the last axis counts fastest."""
     split = call.split
     assert split is not None
     say("entry:")
-    load_table(say, plan, sorted(set(call.buffers)))
+    load_table(say, plan, numbers(call.buffers))
+    read_clock(say, len(plan.symbols), spans, call.buffers)
     left = "%number"
     places: dict[int, str] = {}
     for axis in reversed(range(len(split.axes))):
@@ -148,7 +153,8 @@ def chunk_body(say: Say, plan: Plan, call: Call) -> None:
         say(f"%short{axis} = icmp ult i64 {end}, %next{axis}")
         say(f"%to{axis} = select i1 %short{axis}, i64 {end}, i64 %next{axis}")
         bounds += [f"%from{axis}", f"%to{axis}"]
-    say(f"call void @{call.function}({arguments(plan, call, bounds)})")
+    given = arguments(say, plan, call, bounds, "%given")
+    say(f"call void @{call.function}({given})")
     say("ret void")
 
 

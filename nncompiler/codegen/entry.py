@@ -17,9 +17,11 @@ from collections.abc import Iterator, Sequence
 from ir.types import DTYPES
 from nncompiler.codegen import deal
 from nncompiler.codegen.deal import CELL, Call
+from nncompiler.codegen.moving import close_loops, numbers, open_loops, start_clock
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.team import can_team, team_text
 from nncompiler.codegen.trial import RECORD, trial_text
+from nncompiler.timeline import Span
 from runtime.artifact import Plan
 
 FLUSH = 0x8040  # MXCSR: flush-to-zero and denormals-are-zero
@@ -30,6 +32,7 @@ def entry_text(
     plan: Plan,
     calls: Sequence[Call],
     checks: Sequence[Call],
+    spans: Sequence[Span],
     target: Target,
     flush_denormals: bool,
 ) -> str:
@@ -39,10 +42,10 @@ def entry_text(
     shared = can_team(target) and any(call.split for call in calls)
     if shared:
         parts += [team_text(target), trial_text(), f"@{plan.entry}.record = {RECORD}"]
-        parts += _chunks(plan, calls)
+        parts += _chunks(plan, calls, spans)
     parts += [
-        _entry(plan, calls, checks, flush, shared),
-        _profile(plan, calls, checks, flush),
+        _entry(plan, calls, checks, spans, flush, shared),
+        _profile(plan, calls, checks, spans, flush),
         _repeat(plan.entry),
     ]
     if plan.feeds:
@@ -70,37 +73,47 @@ class _Lines:
         return f"define {header} {{\n" + "\n".join(self.lines) + "\n}\n"
 
 
-def _chunks(plan: Plan, calls: Sequence[Call]) -> Iterator[str]:
+def _chunks(plan: Plan, calls: Sequence[Call], spans: Sequence[Span]) -> Iterator[str]:
     for number, call in enumerate(calls):
         if call.split:
             say = _Lines()
-            deal.chunk_body(say, plan, call)
+            deal.chunk_body(say, plan, call, spans)
             name = deal.chunk_name(plan, number)
             yield say.function(f"internal void @{name}(ptr %bufs, ptr %syms, i64 %number) #0")
 
 
 def _entry(
-    plan: Plan, calls: Sequence[Call], checks: Sequence[Call], flush: bool, shared: bool
+    plan: Plan,
+    calls: Sequence[Call],
+    checks: Sequence[Call],
+    spans: Sequence[Span],
+    flush: bool,
+    shared: bool,
 ) -> str:
     say = _Lines()
-    _begin(say, plan, calls, checks, flush)
+    _begin(say, plan, calls, checks, spans, flush)
     if shared:
         deal.acquire(say, plan)
     for number, call in enumerate(calls):
+        open_loops(say, spans, number)
         if shared and call.split:
-            deal.dealt(say, plan, call, number)
+            deal.dealt(say, plan, call, number, "%clock" if spans else "%syms")
         else:
             deal.whole(say, plan, call, f"%whole{number}")
+        close_loops(say, spans, number)
     if shared:
         deal.release(say, plan)
     _end(say, flush)
     return say.function(f"i64 @{plan.entry}({TABLE}) #0")
 
 
-def _profile(plan: Plan, calls: Sequence[Call], checks: Sequence[Call], flush: bool) -> str:
+def _profile(
+    plan: Plan, calls: Sequence[Call], checks: Sequence[Call], spans: Sequence[Span], flush: bool
+) -> str:
     say = _Lines()
-    _begin(say, plan, calls, checks, flush)
+    _begin(say, plan, calls, checks, spans, flush)
     for number, call in enumerate(calls):
+        open_loops(say, spans, number)
         say(f"%before{number} = call i64 @llvm.readcyclecounter()")
         deal.whole(say, plan, call, f"%whole{number}")
         say(f"%after{number} = call i64 @llvm.readcyclecounter()")
@@ -109,12 +122,18 @@ def _profile(plan: Plan, calls: Sequence[Call], checks: Sequence[Call], flush: b
         say(f"%old{number} = load i64, ptr %t{number}, align 8")
         say(f"%new{number} = add i64 %old{number}, %spent{number}")
         say(f"store i64 %new{number}, ptr %t{number}, align 8")
+        close_loops(say, spans, number)
     _end(say, flush)
     return say.function(f"i64 @{plan.entry}_profile({TABLE}, ptr %ticks) #0")
 
 
 def _begin(
-    say: _Lines, plan: Plan, calls: Sequence[Call], checks: Sequence[Call], flush: bool
+    say: _Lines,
+    plan: Plan,
+    calls: Sequence[Call],
+    checks: Sequence[Call],
+    spans: Sequence[Span],
+    flush: bool,
 ) -> None:
     """Reads the table, runs the checks, and sets the floating-point state."""
     say("entry:")
@@ -123,7 +142,9 @@ def _begin(
     if flush:
         say("%saved = alloca i32, align 4")
         say("%flushing = alloca i32, align 4")
-    deal.load_table(say, plan, sorted({b for c in (*calls, *checks) for b in c.buffers} - {CELL}))
+    used = numbers([b for c in (*calls, *checks) for b in c.buffers])
+    deal.load_table(say, plan, [b for b in used if b != CELL])
+    start_clock(say, len(plan.symbols), spans)
     for number, check in enumerate(checks):
         deal.whole(say, plan, check, "")
         say(f"%found{number} = load i32, ptr %cell, align 4")

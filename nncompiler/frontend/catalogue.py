@@ -8,13 +8,21 @@ from ir import ops
 from ir.graph import Node, make
 from ir.op import REGISTRY, Lowering, Op
 from ir.types import as_dim, dtype_of
-from nncompiler.frontend import attention, convolution, embedding, layers, normalization, pooling
+from nncompiler.frontend import (
+    attention,
+    convolution,
+    embedding,
+    layers,
+    normalization,
+    pooling,
+    recurrent,
+)
 from nncompiler.frontend.activations import ACTIVATIONS, parameters_of
 from nncompiler.frontend.kinds import KINDS, REQUIRED, Kind
 from nncompiler.frontend.site import Site
 
 # The files whose functions are kinds; each enters its own when it is imported.
-LAYER_FILES = (layers, convolution, pooling, normalization, embedding, attention)
+LAYER_FILES = (layers, convolution, pooling, normalization, embedding, attention, recurrent)
 
 
 def find_kind(name: str) -> Kind | None:
@@ -38,8 +46,8 @@ def _activation_kind(name: str) -> Kind:
 
 
 def _primitive_names() -> tuple[str, ...]:
-    leaves = Lowering.LEAF
-    return tuple(n for n, op in REGISTRY.items() if op.lowering is not leaves or n == "iota")
+    no_kinds = (Lowering.LEAF, Lowering.SCAN, Lowering.ITEM)
+    return tuple(n for n, op in REGISTRY.items() if op.lowering not in no_kinds or n == "iota")
 
 
 def _primitive_kind(op: Op) -> Kind:

@@ -1,8 +1,8 @@
 """Takes neurons and edges, gives blocks: dense layers, aggregations, and what stays sparse.
 
-Neurons that share their predecessors and their function are one dense layer (laboratory text,
-sources.md E); neurons of one level that nearly do are one with a mask. All others are nodes of a
-sparse block, which is computed edge by edge. A sparse block takes in as many levels as it can:
+Neurons that share their predecessors and their function are one dense layer; neurons of one level
+that nearly do are one with a mask. All others are nodes of a sparse block, which is computed edge
+by edge. A sparse block takes in as many levels as it can:
 
     x -> a few hundred irregular neurons -> 64 neurons that see all of them -> y
     sparse1                                 layer1                             sparse2

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import networkx as nx
@@ -74,6 +75,7 @@ def checks() -> list[Check]:
               lambda: nn.InstanceNorm2d(4, affine=True), norm),
         Check("embedding", (4,), {"op": "embedding", **words}, lambda: nn.Embedding(11, 5),
               plain("weight=weight"), (0, 11)),
+        *recurrent(),
         Check("embedding_bag mean", (4,), bag, lambda: nn.EmbeddingBag(11, 5),
               plain("weight=weight"), (0, 11)),
         Check("embedding_bag sum", (4,), bag | {"mode": "sum"},
@@ -113,6 +115,53 @@ def checks() -> list[Check]:
         Check("upsample bilinear", image, {"op": "upsample", "scale": 2, "mode": "bilinear"},
               lambda: nn.Upsample(None, 2, mode="bilinear"), {}),
     ]  # fmt: skip
+
+
+def recurrent() -> list[Check]:
+    """Both directions, the last state or that of every time."""
+    found = []
+    for op, module in (("rnn", nn.RNN), ("lstm", nn.LSTM), ("gru", nn.GRU)):
+        for both in (False, True):
+            names = {}
+            for suffix in ("", "_reverse") if both else ("",):
+                names[f"weight_input{suffix}"] = f"cell.weight_ih_l0{suffix}.T"
+                names[f"weight_hidden{suffix}"] = f"cell.weight_hh_l0{suffix}.T"
+                names[f"bias{suffix}"] = f"cell.bias_ih_l0{suffix}"
+                if op != "rnn":
+                    names[f"bias_hidden{suffix}"] = f"cell.bias_hh_l0{suffix}"
+            for every in (False, True):
+                words = [
+                    op,
+                    *(["bidirectional"] if both else []),
+                    *(["sequences"] if every else []),
+                ]
+                attributes = {"units": 5, "bidirectional": both, "return_sequences": every}
+                cell = partial(_cell, module, both, every, op == "rnn")
+                found.append(Check(", ".join(words), (9, 4), {"op": op, **attributes}, cell, names))
+    return found
+
+
+def _cell(module: Any, both: bool, every: bool, one_bias: bool) -> Any:
+    return Recurrent(module(4, 5, batch_first=True, bidirectional=both), every, one_bias)
+
+
+class Recurrent(nn.Module):
+    """torch's layer with our result: the last state of every direction, or all of them."""
+
+    def __init__(self, cell: Any, every: bool, one_bias: bool) -> None:
+        super().__init__()
+        self.cell, self.every = cell, every
+        if one_bias:  # torch's RNN has two, of which ours is the sum
+            for name, parameter in cell.named_parameters():
+                if name.startswith("bias_hh"):
+                    nn.init.zeros_(parameter)
+
+    def forward(self, x: Any) -> Any:
+        y, last = self.cell(x)
+        if self.every:
+            return y
+        state = last[0] if isinstance(last, tuple) else last
+        return state.transpose(0, 1).flatten(1)
 
 
 class Attention(nn.Module):

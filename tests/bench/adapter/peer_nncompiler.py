@@ -30,7 +30,7 @@ def env(threads: int, variant: str) -> dict[str, str]:
 
 
 def variants(wl: Any) -> list[str]:
-    if wl.family in (*IMAGES, *TEXTS) and wl.kind == "train":
+    if wl.family in (*IMAGES, *TEXTS, "rnn") and wl.kind == "train":
         return ["call", "bound"]
     if wl.family == "mlp" and wl.kind == "train":
         native = wl.cfg.get("loop") or wl.cfg.get("epoch")
@@ -66,6 +66,8 @@ def build(wl: Any, data: Any, variant: str, threads: int) -> Session:
         return build_images(wl, data, variant, options)
     if wl.family in TEXTS:
         return build_text(wl, data, variant, options)
+    if wl.family == "rnn":
+        return build_recurrent(wl, data, variant, options)
     return build_mlp(wl, data, variant, options)
 
 
@@ -229,6 +231,28 @@ def encoder_parameters(p: dict[str, Any]) -> dict[str, Any]:
 
 
 SCALES = (("scale", "g"), ("shift", "b"))
+
+
+# ------------------------------------------------------------------ recurrent networks
+
+
+def build_recurrent(wl: Any, data: Any, variant: str, options: Any) -> Session:
+    """The harness has (time, batch, features), we (batch, time, features)."""
+    cfg = wl.cfg
+    g = nx.DiGraph()
+    g.add_node("x", op="input", shape=("batch", cfg["T"], cfg["inp"]))
+    g.add_node("cell", op=cfg["cell"], units=cfg["hidden"])
+    g.add_node("head", op="dense", units=cfg["classes"])
+    nx.add_path(g, ["x", "cell", "head"])
+    model = nnc.compile(g, loss="cross_entropy", optimizer=optimizer(wl), options=options)
+    names = {"weight_input": "w_ih", "weight_hidden": "w_hh", "bias": "b_ih", "bias_hidden": "b_hh"}
+    for ours, theirs in names.items():
+        model.parameters[f"cell.{ours}"][...] = data.params[theirs]
+    model.parameters["head.weight"][...] = data.params["w0"]
+    model.parameters["head.bias"][...] = data.params["b0"]
+    batches = [(np.ascontiguousarray(np.swapaxes(x, 0, 1)), t) for x, t in data.batches]
+    turned = type(data)(data.params, batches, data.extra)
+    return Session(train_step(wl, turned, variant, model), loss=float)
 
 
 # ------------------------------------------------------------------ graphs of neurons

@@ -1,0 +1,219 @@
+"""Takes sequences (batch, time, features), gives what a recurrent cell makes of them over time.
+
+The projection of the inputs of all times is one product before the loop. Gates stand side by side
+in the columns of the weights, in the order of torch.nn.LSTM (i f g o) and torch.nn.GRU (r z n).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ir import ops
+from ir.graph import Node
+from ir.types import boolean
+from nncompiler.frontend.activations import make_activation
+from nncompiler.frontend.kinds import count, kind
+from nncompiler.frontend.site import Site
+
+# A cell: (the input's part of all gates, carried values, hidden weight and bias) -> carried values,
+# of which the first is the result of the step.
+Carried = tuple[Node, ...]
+Cell = Callable[[Node, Carried, Node, Node | None], Carried]
+
+
+@kind
+def rnn(
+    site: Site,
+    x: Node,
+    mask: Node | None = None,
+    *,
+    units: int,
+    activation: object = "tanh",
+    return_sequences: bool = False,
+    bidirectional: bool = False,
+    use_bias: bool = True,
+    initializer: object = None,
+    bias_initializer: object = "zeros",
+    regularizer: object = None,
+    trainable: bool = True,
+) -> Node:
+    """h' = activation(x @ weight_input + bias + h @ weight_hidden), h = 0 before the first time.
+
+    `mask` (batch, time) is True where there is a value: elsewhere the state stays as it is. The
+    result is the last state, or with `return_sequences` that of every time. `bidirectional` sets
+    beside it what a second cell makes of the times in reverse.
+    """
+    _, function = make_activation(activation)
+
+    def cell(z: Node, carried: Carried, hidden: Node, bias: Node | None) -> Carried:
+        del bias
+        return (function(z + carried[0] @ hidden),)
+
+    options = Options(use_bias, initializer, bias_initializer, regularizer, trainable)
+    layer = Layer(site, Family(cell, 1, 1, False), count("units", units), options)
+    return layer.build(x, mask, bidirectional, return_sequences)
+
+
+@kind
+def lstm(
+    site: Site,
+    x: Node,
+    mask: Node | None = None,
+    *,
+    units: int,
+    return_sequences: bool = False,
+    bidirectional: bool = False,
+    use_bias: bool = True,
+    initializer: object = None,
+    bias_initializer: object = "zeros",
+    regularizer: object = None,
+    trainable: bool = True,
+) -> Node:
+    """c' = sigmoid(f) c + sigmoid(i) tanh(g); h' = sigmoid(o) tanh(c'); see `rnn` for the rest.
+
+    i f g o are columns of x @ weight_input + bias + h @ weight_hidden + bias_hidden (Hochreiter and
+    Schmidhuber 1997, with the forget gate of Gers et al. 2000).
+    """
+    options = Options(use_bias, initializer, bias_initializer, regularizer, trainable)
+    layer = Layer(site, Family(_lstm, 4, 2, True), count("units", units), options)
+    return layer.build(x, mask, bidirectional, return_sequences)
+
+
+@kind
+def gru(
+    site: Site,
+    x: Node,
+    mask: Node | None = None,
+    *,
+    units: int,
+    return_sequences: bool = False,
+    bidirectional: bool = False,
+    use_bias: bool = True,
+    initializer: object = None,
+    bias_initializer: object = "zeros",
+    regularizer: object = None,
+    trainable: bool = True,
+) -> Node:
+    """h' = (1 - z) n + z h; n = tanh(x_n + r (h @ weight_hidden + bias_hidden)_n); see `rnn`.
+
+    r and z are the sigmoids of both parts' sum (Cho et al. 2014, with the reset after the product).
+    """
+    options = Options(use_bias, initializer, bias_initializer, regularizer, trainable)
+    layer = Layer(site, Family(_gru, 3, 1, True), count("units", units), options)
+    return layer.build(x, mask, bidirectional, return_sequences)
+
+
+def _lstm(z: Node, carried: Carried, hidden: Node, bias: Node | None) -> Carried:
+    h, c = carried
+    gates = z + h @ hidden
+    i, f, g, o = _columns(gates if bias is None else gates + bias, 4)
+    new = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
+    return ops.sigmoid(o) * ops.tanh(new), new
+
+
+def _gru(z: Node, carried: Carried, hidden: Node, bias: Node | None) -> Carried:
+    (h,) = carried
+    part = h @ hidden
+    x_r, x_z, x_n = _columns(z, 3)
+    h_r, h_z, h_n = _columns(part if bias is None else part + bias, 3)
+    r, update = ops.sigmoid(x_r + h_r), ops.sigmoid(x_z + h_z)
+    n = ops.tanh(x_n + r * h_n)
+    return (n + update * (h - n),)
+
+
+def _columns(gates: Node, parts: int) -> list[Node]:
+    whole = gates.shape[-1]
+    assert isinstance(whole, int)
+    units = whole // parts
+    return [ops.slice_axis(gates, -1, p * units, (p + 1) * units) for p in range(parts)]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A cell, its number of gates, of carried values, and whether it has a second bias."""
+
+    cell: Cell
+    gates: int
+    carries: int
+    hidden_bias: bool
+
+
+@dataclass(frozen=True)
+class Options:
+    use_bias: bool
+    initializer: object
+    bias_initializer: object
+    regularizer: object
+    trainable: bool
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One recurrent layer at its site."""
+
+    site: Site
+    family: Family
+    units: int
+    options: Options
+
+    def build(self, x: Node, mask: Node | None, bidirectional: bool, sequences: bool) -> Node:
+        features = x.shape[-1] if x.ndim == 3 else None
+        if not isinstance(features, int) or not isinstance(x.shape[1], int):
+            raise ValueError(f"recurrent layers need (batch, time, features), not {x.type}")
+        if x.shape[1] == 0:
+            raise ValueError("recurrent layers need at least one time")
+        if mask is not None and mask.shape != x.shape[:2]:
+            raise ValueError(f"the mask has to have the shape {x.shape[:2]}, not {mask.type}")
+        found = self._direction(x, mask, sequences, "")
+        if not bidirectional:
+            return found
+        return ops.concatenate([found, self._direction(x, mask, sequences, "_reverse")], -1)
+
+    def _direction(self, x: Node, mask: Node | None, sequences: bool, suffix: str) -> Node:
+        features = x.shape[-1]
+        assert isinstance(features, int)
+        columns = self.family.gates * self.units
+        z = x @ self._weight(f"weight_input{suffix}", features, columns)
+        hidden = self._weight(f"weight_hidden{suffix}", self.units, columns)
+        bias = None
+        if self.options.use_bias:
+            z = z + self._bias(f"bias{suffix}", features)
+            if self.family.hidden_bias:
+                bias = self._bias(f"bias_hidden{suffix}", self.units)
+        zero = ops.full((x.shape[0], self.units), 0, x.dtype)
+
+        def step(carried: Carried, now: Carried) -> tuple[Carried, Carried]:
+            new = self.family.cell(now[0], carried, hidden, bias)
+            if mask is not None:
+                here = ops.reshape(now[1], (x.shape[0], 1))
+                new = tuple(ops.where(here, a, b) for a, b in zip(new, carried, strict=True))
+            return new, new[:1]
+
+        z = self.site.call_it(z, f"input{suffix}")
+        streams = [z] if mask is None else [z, ops.cast(mask, boolean)]
+        start = [zero] * self.family.carries
+        last, (every,) = ops.scan(step, start, streams, reverse=bool(suffix))
+        return every if sequences else last[0]
+
+    def _weight(self, name: str, inputs: int, columns: int) -> Node:
+        options = self.options
+        return self.site.parameter(
+            name,
+            (inputs, columns),
+            fans=(inputs, self.units),
+            initializer=options.initializer,
+            regularizer=options.regularizer,
+            trainable=options.trainable,
+        )
+
+    def _bias(self, name: str, inputs: int) -> Node:
+        options = self.options
+        return self.site.parameter(
+            name,
+            (self.family.gates * self.units,),
+            fans=(inputs, self.units),
+            initializer=options.bias_initializer,
+            trainable=options.trainable,
+            is_weight=False,
+        )
