@@ -3,7 +3,7 @@
 The native side is nncompiler/codegen/team.py. A team is a table of a few cache lines:
 
     DONE      chunks that workers finished; WAITING: the caller sleeps until DONE is complete
-    FUNCTION  (BUFS, SYMS, i) is chunk i; STATE: the floating-point state that it is computed in
+    FUNCTION  (BUFS, SYMS, i) is chunk i; STATE: the floating-point state for it; CORE: the caller's
     SLEEPERS  workers that sleep, or were never started; SEQUENCE: what they sleep on
     BUSY      a call is in flight; another one runs alone
     ALONE     until when the caller stays alone, and LENGTH: for how long
@@ -30,12 +30,12 @@ from runtime.buffers import Array, address, aligned_empty
 
 # Offsets in bytes. What different threads write at the same time lies two cache lines apart.
 DONE, WAITING = 0, 4
-FUNCTION, BUFS, SYMS, STATE, THREADS, WORKER = 128, 136, 144, 152, 160, 168
+FUNCTION, BUFS, SYMS, STATE, CORE, THREADS, WORKER = 128, 136, 144, 152, 156, 160, 168
 SLEEPERS, SEQUENCE = 256, 260
 BUSY, ALONE, LENGTH, LAST, BURST, MISSING = 384, 392, 400, 408, 416, 424
 SLOTS, STRIDE = 512, 128
 PLACES = (
-    *("DONE", "WAITING", "FUNCTION", "BUFS", "SYMS", "STATE", "THREADS", "WORKER"),
+    *("DONE", "WAITING", "FUNCTION", "BUFS", "SYMS", "STATE", "CORE", "THREADS", "WORKER"),
     *("SLEEPERS", "SEQUENCE", "BUSY", "ALONE", "LENGTH", "LAST", "BURST", "MISSING"),
     *("SLOTS", "STRIDE"),
 )

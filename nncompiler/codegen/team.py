@@ -13,7 +13,8 @@ holds none is never waited for.
     nnc_worker(slot)                         takes tickets for ever: spins a while, then sleeps
 
 Workers that sleep are called when the caller has been busy for WAKE_AFTER with stages that they
-could have shared, so a small call now and then does not pay for it. Where the caller had to wait
+could have shared, so a small call now and then does not pay for it. A worker that finds itself on
+the caller's core gives it back. Where the caller had to wait
 long for a chunk (its worker lost the core to somebody else), it runs alone for a while.
 """
 
@@ -29,6 +30,7 @@ WAKE_AFTER = 60_000  # of a burst of calls
 WAKE_AGAIN = 600_000  # for those who did not come, or slept again
 STALL = 150_000  # a wait that lets the caller run alone ...
 PENALTY = 8  # ... for so many times its length, twice as long as before where it happens again
+YIELDS = 100  # of a worker that wakes up on the caller's core, before it sleeps again
 LONGEST = 2_000_000_000  # but no longer than this
 
 _FUTEX = {"x86_64": 202, "aarch64": 98}  # number of the system call
@@ -55,6 +57,7 @@ def team_text(target: Target) -> str:
         stall=STALL,
         penalty=PENALTY,
         longest=LONGEST,
+        yields=YIELDS,
     )
     system = dict(futex=_FUTEX[_architecture(target)], wait=_WAIT, wake=_WAKE)
     text = _TEXT + (_X86 if target.is_x86 else _OTHER)
@@ -69,6 +72,8 @@ declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_detach(i64)
 declare i32 @pthread_sigmask(i32, ptr, ptr)
 declare i32 @sigfillset(ptr)
+declare i32 @sched_getcpu()
+declare i32 @sched_yield()
 
 define internal void @nnc_futex(ptr %at, i32 %operation, i32 %value) #0 {
 entry:
@@ -116,6 +121,9 @@ publish:
   store ptr %syms, ptr %syms.at, align 8
   %state.at = getelementptr i8, ptr %team, i64 <state>
   call void @nnc_save(ptr %state.at)
+  %core.at = getelementptr i8, ptr %team, i64 <core>
+  %core = call i32 @sched_getcpu()
+  store i32 %core, ptr %core.at, align 4
   %done.at = getelementptr i8, ptr %team, i64 <done>
   store atomic i32 0, ptr %done.at monotonic, align 4
   store i64 -1, ptr %due.at, align 8
@@ -392,12 +400,24 @@ entry:
   %threads.at = getelementptr i8, ptr %team, i64 <threads>
   %threads = load i64, ptr %threads.at, align 8
   %first.slot = getelementptr i8, ptr %team, i64 <slots>
+  %core.at = getelementptr i8, ptr %team, i64 <core>
   %sleepers.at = getelementptr i8, ptr %team, i64 <sleepers>
   %sequence.at = getelementptr i8, ptr %team, i64 <sequence>
   br label %awake
 awake:
   %one.less = atomicrmw sub ptr %sleepers.at, i32 1 seq_cst
-  br label %idle
+  br label %where
+where:
+  %yields = phi i32 [ 0, %awake ], [ %more.yields, %yield ]
+  %here = call i32 @sched_getcpu()
+  %core = load i32, ptr %core.at, align 4
+  %hinders = icmp eq i32 %here, %core
+  br i1 %hinders, label %yield, label %idle
+yield:
+  %y = call i32 @sched_yield()
+  %more.yields = add i32 %yields, 1
+  %enough = icmp ugt i32 %more.yields, <yields>
+  br i1 %enough, label %lie, label %where
 idle:
   %from = call i64 @nnc_now()
   br label %look

@@ -176,7 +176,10 @@ settled:
   %long = icmp ugt i64 %ticks, <long>
   br i1 %long, label %stay, label %done
 stay:
-  store i64 <longest_hold>, ptr %left.at, align 8
+  %few = icmp slt i64 %left, 2
+  br i1 %few, label %postpone, label %done
+postpone:
+  store i64 2, ptr %left.at, align 8
   br label %done
 one.timed:
   store i64 %less, ptr %left.at, align 8

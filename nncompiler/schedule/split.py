@@ -136,18 +136,16 @@ def _symbols(stmt: Stmt) -> set[str]:
 def _cost(kernel: Kernel, stmt: Stmt, target: Target) -> float:
     """What a stage costs one core."""
     inner = list(statements([stmt]))
-    for s in inner:
-        if isinstance(s, Tile):
-            points = _points(kernel.axes) / s.lanes
-            epilogue = [e.value for e in s.epilogue if isinstance(e, Store)]
-            work = 1 + sum(cost_of(x) for x in scalar.walk(epilogue))
-            slices = [x.var for x in inner if isinstance(x, For) and x.kind == "ordered"]
-            return points * _points(tuple(slices)) * (_points(s.k) / 2 + work)
-        if isinstance(s, Transpose) or kernel.recipe == "contract":
-            copied = next(b.dtype for b in kernel.buffers)
-            loops = [x.var for x in inner if isinstance(x, For)]
-            loops += [v for x in inner if isinstance(x, Transpose) for v in (x.row, x.column)]
-            return COPY_COST * _points(tuple(loops)) / target.lanes(copied)
+    tile = next((s for s in inner if isinstance(s, Tile)), None)
+    if tile is not None:
+        points = _points(kernel.axes) / tile.lanes
+        epilogue = [e.value for e in tile.epilogue if isinstance(e, Store)]
+        work = 1 + sum(cost_of(x) for x in scalar.walk(epilogue))
+        return points * (_points(kernel.reduce_axes) / 2 + work)
+    if kernel.recipe == "contract":  # a copy of an operand
+        loops = [s.var for s in inner if isinstance(s, For)]
+        loops += [v for s in inner if isinstance(s, Transpose) for v in (s.row, s.column)]
+        return COPY_COST * _points(tuple(loops)) / target.lanes(kernel.buffers[0].dtype)
     return cost_of_rows(kernel)
 
 

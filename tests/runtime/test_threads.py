@@ -63,6 +63,7 @@ def graph(build: Callable[..., Node], *inputs: Node) -> Graph:
 W = value("w", 70, 100)
 GRAPHS = {
     "product": graph(ops.matmul, value("x", 90, 70), W),
+    "packed": graph(ops.matmul, value("x", 300, 512), value("w", 512, 520)),
     "transposed": graph(lambda x, w: x @ w.T, value("x", 64, 100), W),
     "rows": graph(lambda x, w: ops.relu(x @ w), value("x", "batch", 70), W),
     "sum over the batch": graph(
