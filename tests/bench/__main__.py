@@ -1,11 +1,13 @@
-"""Takes a choice of workloads, gives a table of times per call beside NumPy, PyTorch and JAX.
+"""Takes a choice of workloads, gives a table of times per call beside other libraries.
 
     python -m tests.bench                           everything
     python -m tests.bench --only digits --seconds 5
     python -m tests.bench --json out.json
 
-All peers that are installed do the same work from the same weights, one thread each and pinned to
-one core, in turns in one process; their first losses are compared before anything is timed.
+The peers are NumPy, PyTorch, JAX, ONNX Runtime (inference and products), scikit-learn (training it
+can do the same way) and tinygrad (needs clang). All that are installed do the same work from the
+same weights, one thread each and pinned to one core, in turns in one process; their first losses
+are compared before anything is timed. A peer that cannot do a workload has no line there.
 Ratios are best / best: above 1 the peer is slower than the first one.
 """
 
@@ -27,8 +29,11 @@ THREADS = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
     "JAX_PLATFORMS": "cpu",
     "NPROC": "1",  # XLA takes the size of its thread pool from it
+    "NUM_CPU_THREADS": "1",  # tinygrad's, as are the following
+    "DEV": "CPU:CLANG",
+    "CACHELEVEL": "0",  # no kernels on disk: a missing compiler shows at once
 }
-PEERS = ("nncompiler", "numpy", "torch", "jax")
+PEERS = ("nncompiler", "numpy", "torch", "jax", "onnxruntime", "sklearn", "tinygrad")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,8 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
     rows = []
     for workload in workloads:
         if options.only in workload.name:
-            rows.append(measure(workload, peers, options.seconds))
-            print(table_row(rows[-1]), flush=True)
+            row = measure(workload, peers, options.seconds)
+            if row["times"]:
+                rows.append(row)
+                print(table_row(row), flush=True)
     times: dict[str, float] = {}
     if not options.no_start_up:
         from tests.bench.start_up import passes, start_up
@@ -65,13 +72,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def load(names: list[str]) -> list[Any]:
-    """The peers' modules; one whose package is not installed is left out, and said so."""
+    """The peers' modules; one that is not installed or cannot run is left out, and said so."""
     peers = []
     for name in names:
         try:
             peers.append(importlib.import_module(f"tests.bench.peer_{name}"))
-        except ModuleNotFoundError as error:
-            print(f"{name} is left out: no module {error.name}")
+        except ImportError as error:
+            print(f"{name} is left out: {error}")
     return peers
 
 
@@ -101,13 +108,15 @@ def number(value: Any) -> float:
     """One number that stands for a result: a loss, or the mean size of an output's elements."""
     import numpy as np
 
-    array = np.asarray(value.detach() if hasattr(value, "detach") else value, np.float64)
+    if hasattr(value, "detach"):  # a tensor of PyTorch or tinygrad
+        value = value.detach().numpy()
+    array = np.asarray(value, np.float64)
     return float(np.abs(array).mean())
 
 
 def compare(results: dict[str, float]) -> list[str]:
     """The names whose first result differs from the first one's by more than 1e-4."""
-    first = next(iter(results.values()))
+    first = next(iter(results.values()), 0.0)
     return [
         f"{name}: {value} instead of {first}"
         for name, value in results.items()
