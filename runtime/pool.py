@@ -22,6 +22,8 @@ import ctypes
 import os
 import sys
 import threading
+from math import ceil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,15 +47,28 @@ _teams: dict[int, Array] = {}
 
 
 def default_threads() -> int:
-    """NNC_NUM_THREADS, else as many as there are cores that this process may use."""
+    """NNC_NUM_THREADS, else as many as there are cores that this process may use in full."""
     wish = os.environ.get("NNC_NUM_THREADS", "").strip()
     if wish:
         if not wish.isdecimal() or int(wish) < 1:
             raise ValueError(f"NNC_NUM_THREADS must be a positive integer, not '{wish}'")
         return int(wish)
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
+        return min(len(os.sched_getaffinity(0)), _quota())
     return os.cpu_count() or 1
+
+
+def _quota(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """How many cores' time the control group of this process (a container, usually) may use."""
+    files = ("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
+    for names in files:
+        try:
+            quota, period = " ".join((root / name).read_text() for name in names).split()
+            if int(quota) > 0:
+                return max(1, ceil(int(quota) / int(period)))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return 1 << 20
 
 
 def team(threads: int | None, worker: int | None, code: Any) -> int | None:

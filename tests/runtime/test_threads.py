@@ -267,9 +267,18 @@ def test_the_number_of_threads_is_chosen(monkeypatch: pytest.MonkeyPatch) -> Non
         pool.default_threads()
     monkeypatch.delenv("NNC_NUM_THREADS")
     if hasattr(os, "sched_getaffinity"):
-        assert pool.default_threads() == len(os.sched_getaffinity(0))
+        assert pool.default_threads() == min(len(os.sched_getaffinity(0)), pool._quota())
     with pytest.raises(ValueError, match="threads must be at least 1"):
         pool.team(0, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"), [("150000 100000", 2), ("100000 100000", 1), ("max 100000", 1 << 20)]
+)
+def test_a_container_has_as_many_cores_as_it_may_use(tmp_path: Path, text: str, cores: int) -> None:
+    assert pool._quota(tmp_path) == 1 << 20
+    (tmp_path / "cpu.max").write_text(text + "\n")
+    assert pool._quota(tmp_path) == cores
 
 
 @NATIVE
