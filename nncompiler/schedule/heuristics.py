@@ -79,6 +79,8 @@ def row_cost(kernel: Kernel, axis: Var, lanes: int) -> float:
     """The estimated cost of all points where `axis` runs over the lanes."""
     work = sum(cost_of(s) for s in scalar.walk(kernel_scalars(kernel)))
     memory = sum(_access_cost(index, axis, lanes) for index in kernel_indices(kernel))
+    # a shuffle makes reading every second element cheap, not writing it
+    memory += 6.0 * lanes * sum(w.index.coefficient(axis) == 2 for w in kernel.writes)
     steps = 1.0
     for v in (*kernel.axes, *kernel.reduce_axes):
         extent = max(size_of(v.extent), 1)
