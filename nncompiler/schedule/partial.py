@@ -34,7 +34,7 @@ from nncompiler.codegen.target import Target
 from nncompiler.schedule.apply import row_loops, stores
 from nncompiler.schedule.axes import map_kernel_indices
 from nncompiler.schedule.heuristics import choose_rows, kernel_lanes, size_of
-from nncompiler.schedule.split import choose, cost_of_rows
+from nncompiler.schedule.split import choose, cost_of_rows, nest_of
 
 LARGE = 1 << 16  # elements of a reduction in two stages
 PIECE = 1 << 13  # elements of its pieces, where they are not given
@@ -52,7 +52,7 @@ def partial_loops(kernel: Kernel, target: Target) -> tuple[Kernel, Function] | N
     sums = row_loops(first)
     last = _sum_of_all(kernel, piece, rest, kernel_lanes(kernel, target))
     symbols = {v.extent.symbol for v in kernel.reduce_axes if isinstance(v.extent, Extent)}
-    found = choose([(piece, 1)], cost_of_rows(first), symbols)
+    found = choose(list(nest_of(sums.body[0])), cost_of_rows(first), symbols)
     function = Function(
         kernel.label,
         kernel.buffers,
