@@ -28,8 +28,10 @@ SPIN = 150_000  # of a worker that finds nothing to do
 PATIENCE = 60_000  # of the caller, before it sleeps until the last chunk is finished
 WAKE_AFTER = 60_000  # of a burst of calls
 WAKE_AGAIN = 600_000  # for those who did not come, or slept again
-STALL = 150_000  # a wait that lets the caller run alone ...
-PENALTY = 8  # ... for so many times its length, twice as long as before where it happens again
+STALL = 150_000  # a wait that lets the caller run alone for as long
+WORTH = 10  # team work that makes up for a wait, as a multiple of it; where there was less of it,
+PENALTY = 8  # ... the caller runs alone for so many times the wait, twice as long as the last time,
+LONGEST = 2_000_000_000  # ... but no longer than this
 YIELDS = 100  # of a worker that wakes up on the caller's core, before it sleeps again
 LONGEST = 2_000_000_000  # but no longer than this
 
@@ -56,6 +58,7 @@ def team_text(target: Target) -> str:
         wake_again=WAKE_AGAIN,
         stall=STALL,
         penalty=PENALTY,
+        worth=WORTH,
         longest=LONGEST,
         yields=YIELDS,
     )
@@ -273,13 +276,13 @@ remember:
   %last.alone = load i64, ptr %alone.at, align 8
   %length = load i64, ptr %length.at, align 8
   %since = sub i64 %from, %last.alone
-  %soon = shl i64 %length, 2
+  %soon = mul i64 %waited, <worth>
   %again = icmp ult i64 %since, %soon
   %double = shl i64 %length, 1
-  %repeated = select i1 %again, i64 %double, i64 0
   %single = mul i64 %waited, <penalty>
-  %longer = icmp ugt i64 %repeated, %single
-  %wish = select i1 %longer, i64 %repeated, i64 %single
+  %longer = icmp ugt i64 %double, %single
+  %repeated = select i1 %longer, i64 %double, i64 %single
+  %wish = select i1 %again, i64 %repeated, i64 %waited
   %much = icmp ugt i64 %wish, <longest>
   %penalty = select i1 %much, i64 <longest>, i64 %wish
   %until = add i64 %end, %penalty
