@@ -30,7 +30,7 @@ def env(threads: int, variant: str) -> dict[str, str]:
 
 
 def variants(wl: Any) -> list[str]:
-    if wl.family in (*IMAGES, *TEXTS, "rnn") and wl.kind == "train":
+    if wl.family == "resnet" or (wl.family in (*IMAGES, *TEXTS, "rnn") and wl.kind == "train"):
         return ["call", "bound"]
     if wl.family == "mlp" and wl.kind == "train":
         native = wl.cfg.get("loop") or wl.cfg.get("epoch")
@@ -64,6 +64,8 @@ def build(wl: Any, data: Any, variant: str, threads: int) -> Session:
         return inference(nnc.compile(neurons(data.extra["graph"]), options=options), data, variant)
     if wl.family in IMAGES:
         return build_images(wl, data, variant, options)
+    if wl.family == "resnet":
+        return build_residual(wl, data, variant, options)
     if wl.family in TEXTS:
         return build_text(wl, data, variant, options)
     if wl.family == "rnn":
@@ -171,6 +173,62 @@ def autoencoder_layers() -> dict[str, dict[str, Any]]:
         "d0": {**up, "filters": 16, "activation": "relu"},
         "d1": {**up, "filters": 1, "activation": "sigmoid"},
     }
+
+
+# ------------------------------------------------------------------ residual networks
+
+
+def build_residual(wl: Any, data: Any, variant: str, options: Any) -> Session:
+    training = wl.kind == "train"
+    model = nnc.compile(
+        residual_graph(wl.cfg, data.batches[0][0].shape[1:]),
+        loss="cross_entropy" if training else None,
+        optimizer=optimizer(wl) if training else None,
+        options=options,
+    )
+    norm = {"g": "scale", "b": "shift", "m": "mean", "v": "variance"}
+    for name, value in data.params.items():
+        layer, _, key = name.rpartition(".")
+        is_plain = key == "w" or layer == "fc"
+        suffix = {"w": "weight", "b": "bias"}[key] if is_plain else f"norm.{norm[key]}"
+        model.state[f"{layer}.{suffix}"] = value
+    if training:
+        return Session(train_step(wl, data, variant, model), loss=float)
+    return inference(model, data, variant)
+
+
+def residual_graph(cfg: dict[str, Any], shape: tuple[int, ...]) -> Any:
+    """ResNet (He et al. 2015): every convolution without a bias, followed by a batch norm."""
+    import workloads
+
+    convolutions = {name: rest for name, *rest in workloads.resnet_convs(cfg)}
+    g = nx.DiGraph()
+    g.add_node("x", op="input", shape=("batch", *shape))
+
+    def normed(name: str, source: str, activation: str | None = None) -> str:
+        filters, _, size, stride, pad = convolutions[name]
+        taken = dict(filters=filters, kernel_size=size, strides=stride, padding=pad)
+        g.add_node(name, op="conv", use_bias=False, **taken)
+        g.add_node(f"{name}.norm", op="batch_norm", activation=activation)
+        nx.add_path(g, [source, name, f"{name}.norm"])
+        return f"{name}.norm"
+
+    last = normed("stem", "x", "relu")
+    if cfg["stem"][5]:
+        g.add_node("pool", op="max_pool", pool_size=3, strides=2, padding=1)
+        g.add_edge(last, "pool")
+        last = "pool"
+    for block, _, has_shortcut in workloads.resnet_blocks(cfg):
+        inner = normed(f"{block}c2", normed(f"{block}c1", last, "relu"))
+        shortcut = normed(f"{block}sc", last) if has_shortcut else last
+        last = f"{block}.relu"
+        g.add_node(block, op="add")
+        g.add_node(last, op="relu")
+        g.add_edges_from([(inner, block), (shortcut, block), (block, last)])
+    g.add_node("mean", op="global_avg_pool")
+    g.add_node("fc", op="dense", units=cfg["classes"])
+    nx.add_path(g, [last, "mean", "fc"])
+    return g
 
 
 # ------------------------------------------------------------------ networks of words
