@@ -19,6 +19,7 @@ from nncompiler.frontend.objective import SAMPLE_WEIGHT
 from nncompiler.frontend.updates import AVERAGE, LEARNING_RATE, STEP_COUNT
 from nncompiler.settings import check_seed
 from runtime.history import History
+from runtime.recycle import result_empty
 from runtime.state import ParameterView, State
 from runtime.trainer import fit, plain
 
@@ -199,7 +200,7 @@ class Machine:
         starts = range(0, rows, batch_size) if rows else (0,)
         parts = [run({k: v[i : i + batch_size] for k, v in data.items()}) for i in starts]
         names = self.blueprint.outputs
-        return self._shape_outputs({n: np.concatenate([p[n] for p in parts]) for n in names})
+        return self._shape_outputs({n: _joined([p[n] for p in parts]) for n in names})
 
     def _shape_outputs(self, outputs: dict[str, Array]) -> Any:
         return next(iter(outputs.values())) if len(self.blueprint.outputs) == 1 else outputs
@@ -365,6 +366,12 @@ class Machine:
 
 def _bind(node: Any, rows: int) -> tuple[int, ...]:
     return tuple(d if isinstance(d, int) else d.coefficient * rows for d in node.shape)
+
+
+def _joined(parts: list[Array]) -> Array:
+    first = parts[0]
+    whole = result_empty((sum(map(len, parts)), *first.shape[1:]), first.dtype)
+    return np.concatenate(parts, out=whole)
 
 
 def _draw(rng: np.random.Generator, node: Any, rows: int) -> Array:

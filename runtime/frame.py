@@ -13,6 +13,7 @@ import numpy as np
 
 from runtime.artifact import Plan
 from runtime.buffers import (
+    ALIGNMENT,
     DTYPES,
     Arena,
     Array,
@@ -23,6 +24,7 @@ from runtime.buffers import (
 )
 from runtime.inputs import Port, find_fault
 from runtime.profile import cost
+from runtime.recycle import result_empty
 
 SMALL = 16384  # bytes; up to here a copy is cheaper than finding out an address
 
@@ -61,8 +63,11 @@ def _checked(plan: Plan, number: int, array: Array) -> Array:
             f"'{spec.name}' is {array.dtype}{list(array.shape)}, "
             f"but was compiled as {spec.dtype}{list(spec.shape)}"
         )
-    if not array.flags.carray:
-        raise ValueError(f"'{spec.name}' must be a contiguous, aligned, writable array")
+    if not array.flags.carray or address(array) % ALIGNMENT:
+        raise ValueError(
+            f"'{spec.name}' must be a contiguous, writable array that begins at a multiple of "
+            f"{ALIGNMENT} bytes"
+        )
     return array
 
 
@@ -150,9 +155,9 @@ class Frame:
             self.point(number, arrays[name])
 
     def allocate(self) -> None:
-        """New memory for the outputs that are handed out without a copy."""
+        """Arrays for the outputs that are handed out without a copy."""
         for number, shape, dtype in self.fresh:
-            self.point(number, aligned_empty(shape, dtype))
+            self.point(number, result_empty(shape, dtype))
 
     def release(self) -> None:
         """Forgets the caller's arrays and those handed out."""

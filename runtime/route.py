@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from runtime.buffers import DTYPES, Array, address, aligned_empty, bind_shape
+from runtime.buffers import DTYPES, Array, address, bind_shape
 from runtime.frame import Frame
 from runtime.glue import VIEW, Cast, Kind, Slot
 from runtime.glue import Port as Field
 from runtime.inputs import Port
 from runtime.native import BRIEF, Context, entry_address
+from runtime.recycle import result_empty
 from runtime.session import Session
 
 FORMATS = {d: ord(memoryview(np.empty(0, d).data).format) for d in DTYPES.values()}
@@ -108,7 +109,7 @@ def _allocator(frame: Frame, number: int) -> Callable[[], Array]:
     spec = plan.buffers[number]
     shape, dtype = bind_shape(spec, bound), DTYPES[spec.dtype]
     size = dtype.itemsize * math.prod(shape)
-    return partial(aligned_empty if size >= ALIGNED else np.empty, shape, dtype)
+    return partial(result_empty if size >= ALIGNED else np.empty, shape, dtype)
 
 
 def _collect(route: Route, frame: Frame) -> Any:

@@ -23,7 +23,10 @@ from nncompiler.memory import Storage
 from nncompiler.timeline import Slice, Span, Swap, lifetimes, repeats
 from runtime.artifact import BufferSpec, CheckSpec, KernelSpec, Plan
 
-ATTRIBUTES = 'attributes #0 = { nounwind "min-legal-vector-width"="512" }\n'
+ATTRIBUTES = """\
+attributes #0 = { nounwind "min-legal-vector-width"="512" }
+!0 = !{i32 1}
+"""  # !0 marks stores that go past the caches
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from nncompiler.codegen.emit import Emitter, Value, constant, memory_type, numbe
 from nncompiler.codegen.lanes import Cover, cover, lane_offsets
 from nncompiler.codegen.math import emit_apply
 from nncompiler.codegen.scope import Accumulator, Binding, Dependences, Scope
+from nncompiler.codegen.streams import Streams
 
 
 class Expressions:
@@ -28,11 +29,13 @@ class Expressions:
         pointers: Mapping[str, str],
         buffers: Mapping[str, Buffer],
         symbols: Mapping[str, Value],
+        streams: Streams,
     ) -> None:
         self.e = emitter
         self.pointers = pointers
         self.buffers = buffers
         self.symbols = symbols
+        self.streams = streams
         self.bindings: dict[str, Binding] = {}
         self.values: dict[str, Value] = {}
         self.accumulators: dict[str, Accumulator] = {}
@@ -250,7 +253,9 @@ class Expressions:
         lanes = self._lanes_of(s.index)
         mask = self._both(self.mask(s.index), condition, lanes)
         if mask is None:
-            return self.e.load(self.address(s.name, base), s.dtype, lanes)
+            pointer = self.address(s.name, base)
+            self.streams.before_load(self.e, s.name, s.index, pointer)
+            return self.e.load(pointer, s.dtype, lanes)
         pointer = self.address(s.name, base, inside=False)
         return self.e.masked_load(pointer, s.dtype, mask, fill=self.e.splat(fill, lanes))
 
@@ -362,6 +367,6 @@ class Expressions:
         if simple is None or simple[1] != 1:
             self.e.scatter(value, self.pointers[name], self.lane_indices(index), mask)
         elif mask is None:
-            self.e.store(value, self.address(name, simple[0]))
+            self.streams.store(self.e, value, name, index, self.address(name, simple[0]))
         else:
             self.e.masked_store(value, self.address(name, simple[0], inside=False), mask)

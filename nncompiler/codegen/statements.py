@@ -34,6 +34,7 @@ from ir.types import Dim, Extent, boolean, i64, integer_range
 from nncompiler.codegen.emit import Emitter, Value, constant, memory_type, number_of
 from nncompiler.codegen.expressions import Expressions
 from nncompiler.codegen.scope import Accumulator, Binding
+from nncompiler.codegen.streams import Streams
 from nncompiler.codegen.target import Target
 
 REDUCTION_CHAINS = 4  # independent sums that hide the latency of an addition
@@ -58,11 +59,12 @@ class Writer(Expressions):
         pointers: Mapping[str, str],
         buffers: Mapping[str, Buffer],
         symbols: Mapping[str, Value],
+        streams: Streams,
         tile: Callable[[Writer, Tile], None],
         transpose: Callable[[Writer, Transpose], None],
         sparse: Callable[[Writer, Sweep | PairSums], None],
     ) -> None:
-        super().__init__(emitter, pointers, buffers, symbols)
+        super().__init__(emitter, pointers, buffers, symbols, streams)
         self._tile, self._transpose, self._sparse = tile, transpose, sparse
         self.ranges: dict[str, Range] = {}
 
@@ -207,16 +209,16 @@ class Writer(Expressions):
         part = self.range(var)
         assert part.grain % lanes == 0, "chunks hold whole vectors"
         start, end = part.start, part.stop
+        self.streams.enter(stmt)
         if chains > 1:
             stop = self._whole(end, lanes * chains)
             self._run(var, start, stop, lanes * chains, [stmt.body] * chains, lanes)
             start = stop
-        if _is_multiple(var.extent, lanes):
-            self._run(var, start, end, lanes, [stmt.body], lanes)
-            return
-        stop = self._whole(end, lanes)
+        stop = end if _is_multiple(var.extent, lanes) else self._whole(end, lanes)
         self._run(var, start, stop, lanes, [stmt.body], lanes)
-        self._tail(stmt, stop, end)
+        self.streams.leave()
+        if stop is not end:
+            self._tail(stmt, stop, end)
 
     def _is_partial(self, name: str) -> bool:
         return name in self.accumulators and self.accumulators[name].partial
@@ -468,7 +470,8 @@ def write_function(
     buffers = {b.name: b for b in (*arguments, *function.scratch)}
     names = symbols_of(function)
     symbols = {s: Value(f"%s{i}", i64) for i, s in enumerate(names)}
-    writer = Writer(emitter, pointers, buffers, symbols, tile, transpose, sparse)
+    streams = Streams(function, target)
+    writer = Writer(emitter, pointers, buffers, symbols, streams, tile, transpose, sparse)
     parameters = [f"ptr {pointers[b.name]}" for b in arguments]
     parameters += [f"i64 {s.text}" for s in symbols.values()]
     axes = [axis for split in function.splits if split for axis in split.axes]
@@ -477,5 +480,6 @@ def write_function(
         writer.ranges[var.name] = Range(start, stop, chunk)
         parameters += [f"i64 {start.text}", f"i64 {stop.text}"]
     writer.block(function.body)
+    streams.finish(emitter)
     emitter.do("ret void")
     return emitter.function(f"internal void @{name}({', '.join(parameters)}) #0")
