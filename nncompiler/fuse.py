@@ -10,7 +10,7 @@ to store are in no group: whoever reads them computes them (`Fusion.inline`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from ir import scalar
@@ -21,6 +21,7 @@ from ir.types import Shape, boolean
 from nncompiler.access import Indices, axis_variables, element, point
 
 Read = tuple[Node, Indices]
+MUCH, MOST_SMALL = 16, 4  # times as large; small tensors that a value is computed from again
 ALONE = ("scatter", "sparse", "scan")  # kinds of groups that nothing can be fused into
 
 
@@ -429,7 +430,8 @@ def _inline(graph: Graph, forced: frozenset[Node]) -> frozenset[Node]:
             tensors[node] = frozenset([node]) if node.shape else frozenset()
             continue
         below = frozenset(t for i in node.inputs for t in tensors[i])
-        if _is_recomputed(node, below):
+        kept = {t for t in below if t in forced or has_buffer(t) or len(graph.users[t]) > 1}
+        if _is_recomputed(node, below, kept):
             inline.add(node)
             tensors[node] = below
         else:
@@ -437,16 +439,38 @@ def _inline(graph: Graph, forced: frozenset[Node]) -> frozenset[Node]:
     return frozenset(inline)
 
 
-def _is_recomputed(node: Node, tensors: frozenset[Node]) -> bool:
+def _is_recomputed(node: Node, tensors: Set[Node], kept: Set[Node]) -> bool:
+    """Does it cost less to compute the node from `tensors` than to store it and read it again?
+
+    Where those of its size are `kept` for others anyway, much smaller ones are read for nothing:
+    a batch norm is computed from its operand and four numbers of the channel.
+    """
     match node.op.lowering:
         case Lowering.LEAF | Lowering.VIEW:
             return True
         case Lowering.MAP:
             if not tensors:
                 return True
+            if CHEAP not in node.op.flags:
+                return False
             limit = 2 if node.dtype == boolean else 1
-            return CHEAP in node.op.flags and len(tensors) <= limit
+            small = {t for t in tensors if _is_much_smaller(t, node)}
+            if len(tensors) <= limit:
+                return True
+            return (
+                len(small) <= MOST_SMALL
+                and len(large := tensors - small) <= limit
+                and large <= kept
+            )
     return False
+
+
+def _is_much_smaller(tensor: Node, node: Node) -> bool:
+    """By what is known: a batch counts as one row."""
+    size, whole = (
+        d if isinstance(d, int) else d.coefficient for d in (tensor.type.size, node.type.size)
+    )
+    return MUCH * size <= whole
 
 
 def _sorted(groups: list[Group], fuser: _Fuser) -> list[Group]:

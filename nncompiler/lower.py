@@ -117,7 +117,9 @@ class _Lowering:
         name = self.names.read[node]
         self.nodes[name] = node
         offset = flatten(indices, self.names.strides_of(name, node))
-        return scalar.load(name, offset, node.dtype, guards=guards)
+        moving = set(offset.variables)  # a place that is the same all over is there all over
+        needed = tuple(g for g in guards if moving.intersection(g.value.variables))
+        return scalar.load(name, offset, node.dtype, guards=needed)
 
     def value(self, node: Node) -> Scalar:
         position = self.group.position(node.shape)

@@ -310,16 +310,23 @@ def copy_kernel(
 
 
 def _reads_elsewhere(kernel: Kernel, buffer: str) -> bool:
-    """Does the kernel read the buffer at another point, or in another pass, than it writes it?"""
+    """Does the kernel read the buffer at another point, or in a later pass, than it writes it?
+
+    Results of a whole row are written when all passes over the row are done.
+    """
     if kernel.scatter:  # what its base holds is read before it is added to
         return any(_has_load(s, buffer) for s in (kernel.scatter.row, kernel.scatter.value))
     write = next(w for w in kernel.writes if w.buffer == buffer)
-    if any(_has_load(r.value, buffer) for r in kernel.reductions):
-        return True
-    if write.inner and kernel.reductions:
-        return any(_has_load(w.value, buffer) for w in kernel.writes)
+    sums = [r.value for r in kernel.reductions]
+    results = [w.value for w in kernel.writes]
+    after_all = kernel.recipe == "rows" and not write.inner
+    if not after_all:
+        if any(_has_load(value, buffer) for value in sums):
+            return True
+        if write.inner and sums:
+            return any(_has_load(value, buffer) for value in results)
     places: set[Index] = set()
-    for s in scalar.walk([w.value for w in kernel.writes]):
+    for s in scalar.walk([*sums, *results]):
         if s.kind == "load" and s.name == buffer:
             places.add(s.index)
             if s.args or s.guards:

@@ -321,6 +321,9 @@ class Emitter:
         if number is not None:
             return constant(number, a.dtype, lanes)
         kind = llvm_type(a.dtype, lanes)
+        if a.dtype == boolean and self.target.has_masks and lanes in (8, 16, 32, 64):
+            bits = self.op(f"sext {a.typed} to i{lanes}")  # a mask register is its bits
+            return self.value(f"bitcast i{lanes} {bits} to {kind}", boolean, lanes)
         first = self.op(f"insertelement {kind} poison, {a.typed}, i64 0")
         text = f"shufflevector {kind} {first}, {kind} poison, <{lanes} x i32> zeroinitializer"
         return self.value(text, a.dtype, lanes)

@@ -348,9 +348,11 @@ class Expressions:
         if not terms:
             return None
         lanes = max(t.lanes for t in terms)
-        result = self.e.splat(terms[0], lanes)
-        for term in terms[1:]:
-            result = self.e.binary("and", result, self.e.splat(term, lanes))
+        first, *others = sorted(terms, key=lambda t: t.lanes)  # spread what is the same everywhere
+        result = first
+        for term in others:
+            result = self.e.binary("and", self.e.splat(result, term.lanes), term)
+        result = self.e.splat(result, lanes)
         assert result.dtype == boolean
         return result
 

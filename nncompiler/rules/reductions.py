@@ -14,10 +14,12 @@ from __future__ import annotations
 from ir.graph import Node, make
 from ir.op import Lowering
 from ir.ops.contraction import contract, parse_spec
+from ir.ops.core import full_like, uniform_value
 from ir.types import Dim, Extent, multiply
 from nncompiler.rules.match import constant_of, rescale, scaled, spread
 
 Axes = tuple[int, ...]
+MOST_TERMS = 8  # how deep the terms of a sum may be nested
 
 
 def reduce_less(node: Node) -> Node | None:
@@ -112,16 +114,102 @@ def _number(node: Node, count: Dim) -> Node:
 
 
 def sum_of_multiple(node: Node) -> Node | None:
-    """sum(x * s) -> sum(x) * s,  sum(x / s) -> sum(x) / s of floats,  sum(-x) -> -sum(x)"""
+    """sum(x * b) -> sum(x) * b where b is the same along the summed axes,  sum(-x) -> -sum(x)
+
+    sum(x / b)  ->  sum(x) / b   of floats
+    """
     if node.op.name != "sum":
         return None
     (x,), axes = node.inputs, node.attrs["axes"]
     if x.op.name == "neg":
         return make("neg", make("sum", x.inputs[0], axes=axes))
-    factor = scaled(x)
-    if factor is None or not _exact(node, factor[1]):
+    factor = _multiple(x, axes)
+    if factor is None or not _exact(node, x.op.name):
         return None
-    return rescale(make("sum", factor[0], axes=axes), *factor[1:])
+    bare, repeated = factor
+    left = _kept(node)
+    places = tuple(left.index(a) for a in repeated.attrs["axes"])
+    total = make("sum", bare, axes=axes)
+    return make(x.op, total, spread(repeated.inputs[0], node.shape, places))
+
+
+def _multiple(x: Node, axes: Axes) -> tuple[Node, Node] | None:
+    """x = a * b or a / b with a broadcast b that is the same along `axes`, as (a, b)."""
+    if x.op.name not in ("mul", "div"):
+        return None
+    a, b = x.inputs
+    for bare, factor in ((a, b), (b, a)) if x.op.name == "mul" else ((a, b),):
+        if factor.op.name == "broadcast" and not {*factor.attrs["axes"]} & {*axes}:
+            return bare, factor
+    return None
+
+
+def sum_of_deviations(node: Node) -> Node | None:
+    """sum(x - mean(x)) -> 0,  sum(y + (x - mean(x)) * b) -> sum(y), b the same along the axes
+
+    The derivatives of all normalizations have such terms. An x that is infinite or NaN is lost.
+    """
+    if node.op.name != "sum" or not node.dtype.is_float:
+        return None
+    (x,), axes = node.inputs, node.attrs["axes"]
+    rest = _without_deviations(x, axes)
+    if rest is x:
+        return None
+    return full_like(node, 0) if rest is None else make("sum", rest, axes=axes)
+
+
+def _without_deviations(x: Node, axes: Axes, depth: int = 0) -> Node | None:
+    """The terms of x that are no multiples of deviations from a mean over `axes`."""
+    if _is_deviation(x, axes):
+        return None
+    if x.op.name not in ("add", "sub") or depth == MOST_TERMS:
+        return x
+    a, b = (_without_deviations(i, axes, depth + 1) for i in x.inputs)
+    if b is None:
+        return a
+    if a is None:
+        return b if x.op.name == "add" else make("neg", b)
+    return x if (a, b) == x.inputs else make(x.op, a, b)
+
+
+def _is_deviation(x: Node, axes: Axes) -> bool:
+    while (factor := _multiple(x, axes)) is not None:
+        x = factor[0]
+    if x.op.name != "sub" or x.inputs[1].op.name != "broadcast":
+        return False
+    value, view = x.inputs
+    mean, own = view.inputs[0], view.attrs["axes"]
+    left = [a for a in range(x.ndim) if a not in axes and x.shape[a] != 1]
+    if left != [a for a in own if x.shape[a] != 1]:
+        return False
+    quotient = _without_ones(mean)
+    if quotient.op.name not in ("mul", "div"):
+        return False
+    total = _without_ones(quotient.inputs[0])
+    if total.op.name != "sum" or total.inputs[0] is not value or total.attrs["axes"] != axes:
+        return False
+    return _is_count(quotient, multiply(x.shape[a] for a in axes))
+
+
+def _without_ones(x: Node) -> Node:
+    """What a reshape that only adds or drops axes of length one is made from."""
+    while x.op.name == "reshape":
+        before, after = ([d for d in i.shape if d != 1] for i in (x.inputs[0], x))
+        if before != after:
+            break
+        x = x.inputs[0]
+    return x
+
+
+def _is_count(quotient: Node, count: Dim) -> bool:
+    """Is the value divided by `count`, or multiplied by its inverse?"""
+    divisor = quotient.inputs[1]
+    if isinstance(count, int):
+        number = count if quotient.op.name == "div" else 1 / max(count, 1)
+        return uniform_value(divisor) == number
+    inner = divisor.inputs[0] if divisor.op.name == "broadcast" else divisor
+    is_extent = inner.op.name == "extent" and inner.attrs["dim"] == count
+    return quotient.op.name == "div" and is_extent
 
 
 def _exact(node: Node, op: str) -> bool:
@@ -242,6 +330,7 @@ RULES = (
     reduce_views,
     reduce_broadcast,
     sum_of_multiple,
+    sum_of_deviations,
     contract_transposed,
     contract_of_multiple,
     contract_broadcast,

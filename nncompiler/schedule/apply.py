@@ -61,10 +61,21 @@ class _Rows:
     def function(self) -> Function:
         body = self._point()
         for v in reversed(self.outer):
-            kind = "vector" if v is self.vector else "serial"
-            body = (For(v, kind, self.lanes if v is self.vector else 1, body),)
+            if v is self.vector:
+                kind = "unroll vector" if self._is_cut(v) else "vector"
+                body = (For(v, kind, self.lanes, body),)
+            else:
+                body = (For(v, "serial", 1, body),)
         scratch = tuple(buffer for _, buffer in self.scratch.values())
         return Function(self.kernel.label, self.kernel.buffers, body, scratch)
+
+    def _is_cut(self, axis: Var) -> bool:
+        """Is the axis short, and are there edges of a padded value along it? Written out, the lanes
+        beyond them are constants."""
+        if not isinstance(axis.extent, int) or axis.extent > 4 * self.lanes:
+            return False
+        values = scalar.walk(w.value for w in self.kernel.writes)
+        return any(axis in g.value.variables for s in values for g in s.guards)
 
     def _point(self) -> tuple[Stmt, ...]:
         """All work at one point of the parallel axes: a loop per depth, then the row's results."""

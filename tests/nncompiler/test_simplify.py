@@ -62,6 +62,10 @@ def full(value: float, like: Node = a) -> Node:
     return ops.full_like(like, value)
 
 
+def rows_of(like: Node) -> Node:
+    return ops.broadcast_to(v, like.shape)
+
+
 PICTURES: list[tuple[str, Node, Node]] = [
     ("double transpose", a.T.T, a),
     ("double negation", ops.neg(-a), a),
@@ -122,6 +126,16 @@ PICTURES: list[tuple[str, Node, Node]] = [
     ("sum of length one", a.reshape(4, 1, 6).sum(1), a),
     ("sum of negative", (-a).sum(0), -a.sum(0)),
     ("sum of multiple", (a * s).sum(0), a.sum(0) * s),
+    ("sum of rows by one number each", (rows * a).sum(0), a.sum(0) * v),
+    ("sum of divided rows", (a / rows).sum(0), a.sum(0) / v),
+    ("sum of deviations", (a - ops.mean(a, 0)).sum(0), full(0.0, v)),
+    ("sum of symbolic deviations", (x - ops.mean(x, 0)).sum(0), full(0.0, v)),
+    (
+        "sum of terms with deviations",
+        (c - (a - ops.mean(a, 1, keepdims=True)) * full(3.0) + a).sum(1),
+        (c + a).sum(1),
+    ),
+    ("deviations less a value", ((x - ops.mean(x, 0)) * rows_of(x) - x).sum(0), -x.sum(0)),
     ("sum of broadcast", ops.broadcast_to(v, (3, 6)).sum(0), v * 3.0),
     ("symbolic repeats", ops.broadcast_to(v, x.shape).sum(0), v * ops.extent("batch", f64)),
     ("max of broadcast", ops.max(ops.broadcast_to(v, (3, 6)), 0), v),
@@ -156,6 +170,10 @@ STAYS = [
     (a * 2.0) * 0.5,
     (a * 3.0) * 5.0,
     ops.cast(ops.cast(a, f32), f64),
+    (a - rows).sum(0),
+    (a * rows).sum(1),
+    (a - ops.broadcast_to(c.sum(0) / 5.0, (4, 6))).sum(0),
+    (a - ops.broadcast_to(a.sum(0) / 5.0, (4, 6))).sum(0),
     ops.cast(ops.cast(i, f64), u32),
 ]
 
