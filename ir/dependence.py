@@ -16,9 +16,9 @@ from ir.loops import (
     Init,
     Let,
     PairSums,
-    ScatterAdd,
     Stmt,
     Store,
+    StoreRow,
     Sweep,
     Tile,
     Transpose,
@@ -56,7 +56,7 @@ def scalars(stmt: Stmt) -> tuple[Scalar, ...]:
             return (v,)
         case Transpose(value=v):
             return (v,)
-        case ScatterAdd(row=row, value=v):
+        case StoreRow(row=row, value=v):
             return (row, v)
         case Tile(lhs=lhs, rhs=rhs):
             return (lhs, rhs)
@@ -94,8 +94,8 @@ def _accesses(body: Iterable[Stmt], path: Path) -> Iterator[Access]:
                 yield from _accesses(statements_inside, (*path, (var, _step(stmt))))
             case Store(buffer=buffer, index=index) | Transpose(buffer=buffer, index=index):
                 yield Access("store", buffer, index, inner)
-            case ScatterAdd(buffer=buffer):
-                yield Access("add", buffer, None, path)
+            case StoreRow(buffer=buffer, combine=combine):
+                yield Access("add" if combine == "sum" else "store", buffer, None, path)
             case Sweep(outputs=outputs) | PairSums(outputs=outputs):
                 for buffer in outputs:
                     yield Access("store", buffer, None, inner)

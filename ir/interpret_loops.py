@@ -25,9 +25,9 @@ from ir.loops import (
     Kernel,
     Let,
     PairSums,
-    ScatterAdd,
     Stmt,
     Store,
+    StoreRow,
     Sweep,
     Tile,
     Transpose,
@@ -137,7 +137,7 @@ class _Machine:
                     self._accumulate(stmt)
                 case Store(buffer, index, value):
                     self._store(buffer, index, value)
-                case ScatterAdd():
+                case StoreRow():
                     self._scatter(stmt)
                 case Sweep() | PairSums():
                     run_sparse(stmt, self.arrays, self.symbols)
@@ -198,7 +198,7 @@ class _Machine:
         offset, result = np.broadcast_arrays(offset, result)
         array[offset] = result
 
-    def _scatter(self, stmt: ScatterAdd) -> None:
+    def _scatter(self, stmt: StoreRow) -> None:
         """Rows outside of the buffer are left out."""
         array = self._target(stmt.buffer, stmt.value)
         row = self.evaluate(stmt.row)
@@ -207,7 +207,10 @@ class _Machine:
         self._check(stmt.buffer, offset, valid)
         offset, valid = np.broadcast_to(offset, self.shape), np.broadcast_to(valid, self.shape)
         value = np.broadcast_to(self.evaluate(stmt.value), self.shape)
-        np.add.at(array, offset[valid], value[valid])
+        if stmt.combine == "sum":
+            np.add.at(array, offset[valid], value[valid])
+        else:
+            array[offset[valid]] = value[valid]
 
     def _target(self, name: str, value: Scalar) -> Array:
         array = self._buffer(name, value.dtype)

@@ -3,14 +3,14 @@
 kernel  = Kernel(label, recipe, axes, reduce axes, phases, schedule)
 phase   = Reduction(name, combine, value)         over the reduce axes
         | Write(buffer, index, value)             at every point of the axes that the index uses
-        | Scatter(buffer, index, row, value)      rows added at a number
+        | Scatter(buffer, index, row, value)      rows added or stored at a number
         | Sweep(...) | PairSums(...)              see the statements
 stmt    = For(var, kind, step, body)              serial | ordered | parallel | vector | unroll ...
         | Let(name, value)                        an immutable value
         | Init(name, value)                       a mutable accumulator
         | Accumulate(name, combine, value)        name = combine(name, value)
         | Store(buffer, index, value)
-        | ScatterAdd(buffer, index, row, stride, value)  buffer[index + row * stride] += value
+        | StoreRow(buffer, index, row, stride, value)  buffer[index + row * stride] += value, or =
         | Transpose(buffer, index, row, column, value)   a copy that swaps two axes
         | Tile(m, n, k, acc, lhs, rhs, epilogue)  the micro-kernel of a contraction
         | Sweep(x, extras, weights, tables, ...)  sums along the edges of a graph, node after node
@@ -67,7 +67,7 @@ class Write:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Scatter:
-    """buffer[index + row * stride] += value at every point.
+    """buffer[index + row * stride] += value at every point, in order; = where it combines by "set".
 
     The buffer starts as what `base` holds (which may be itself), or as zeros where there is none.
     """
@@ -78,6 +78,7 @@ class Scatter:
     stride: int
     value: Scalar
     base: str = ""
+    combine: str = "sum"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +88,10 @@ class Kernel:
     recipe "rows":      for every point of `axes`: the reductions in order (each may use the earlier
                         ones), then the writes
     recipe "contract":  one sum of a product of two loads over `reduce_axes`, then writes per point
-    recipe "scatter":   rows added at an index
+    recipe "scatter":   rows added or stored at an index, then the writes, for every point
     recipe "sparse":    one statement on the columns of a graph
-    `label` says what was fused into it (`dense1_bias_relu`); `nodes` which values it computes.
+    `label` says what was fused into it (`dense1_bias_relu`); `nodes` which values it computes;
+    `workspace` are temporaries that nothing outside sees.
     """
 
     label: str
@@ -103,6 +105,7 @@ class Kernel:
     schedule: tuple[Directive, ...] = ()
     nodes: tuple[str, ...] = field(default=())
     sparse: Sweep | PairSums | None = None
+    workspace: tuple[Buffer, ...] = ()
 
 
 # --------------------------------------------------------------------------- schedules
@@ -224,12 +227,16 @@ class Store:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class ScatterAdd:
+class StoreRow:
+    """buffer[index + row * stride] += value, or = value where it combines by "set"; a row outside
+    of the buffer is skipped."""
+
     buffer: str
     index: Index
     row: Scalar
     stride: int
     value: Scalar
+    combine: str = "sum"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -337,7 +344,7 @@ class PairSums:
     copies: tuple[str, str] = ("", "")
 
 
-Stmt = For | Let | Init | Accumulate | Store | ScatterAdd | Transpose | Tile | Sweep | PairSums
+Stmt = For | Let | Init | Accumulate | Store | StoreRow | Transpose | Tile | Sweep | PairSums
 
 
 @dataclass(frozen=True, slots=True)

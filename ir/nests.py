@@ -11,9 +11,9 @@ from ir.loops import (
     Kernel,
     Let,
     Scatter,
-    ScatterAdd,
     Stmt,
     Store,
+    StoreRow,
     Tile,
     Transpose,
 )
@@ -36,18 +36,29 @@ def plain_loops(kernel: Kernel) -> Function:
     if inner:
         body += _nest(kernel.reduce_axes, "serial", rows)
     body += [Store(w.buffer, w.index, _named("outer", i, w.value)) for i, w in enumerate(outer)]
-    before: list[Stmt] = []
-    if (s := kernel.scatter) is not None:
-        size = next(b.size for b in kernel.buffers if b.name == s.buffer)
-        element = Var("element", size)
-        if s.base != s.buffer:
-            start = Store(s.buffer, Index.of(element), start_of(s, element))
-            before = _nest((element,), "parallel", [start])
-        body.append(ScatterAdd(s.buffer, s.index, s.row, s.stride, s.value))
     if kernel.sparse is not None:
         return Function(kernel.label, kernel.buffers, (kernel.sparse,))
-    loops = (*before, *_nest(kernel.axes, "parallel", body))
-    return Function(kernel.label, kernel.buffers, loops)
+    before = _scattered(kernel) if kernel.scatter is not None else []
+    loops = (*before, *(_nest(kernel.axes, "parallel", body) if body else ()))
+    return Function(kernel.label, kernel.buffers, loops, workspace=kernel.workspace)
+
+
+def _scattered(kernel: Kernel) -> list[Stmt]:
+    """The start of a scatter's result, and what is added or stored: in order where that counts."""
+    s = kernel.scatter
+    assert s is not None
+    buffers = (*kernel.buffers, *kernel.workspace)
+    element = Var("element", next(b.size for b in buffers if b.name == s.buffer))
+    start = Store(s.buffer, Index.of(element), start_of(s, element))
+    before = _nest((element,), "parallel", [start]) if s.base != s.buffer else []
+    kind = "parallel" if s.combine == "sum" else "serial"
+    return [*before, *_nest(kernel.axes, kind, [store_row(s)])]
+
+
+def store_row(scatter: Scatter) -> StoreRow:
+    """What a scatter does at one point."""
+    s = scatter
+    return StoreRow(s.buffer, s.index, s.row, s.stride, s.value, s.combine)
 
 
 def start_of(scatter: Scatter, element: Var) -> Scalar:

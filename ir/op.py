@@ -26,7 +26,7 @@ class Lowering(enum.Enum):
     REDUCE = "reduce"  # axes combined away
     CONTRACT = "contract"  # einsum of two operands
     GATHER = "gather"  # rows picked by an index tensor
-    SCATTER = "scatter"  # rows added at an index tensor
+    SCATTER = "scatter"  # rows added or stored at an index tensor
     SPARSE = "sparse"  # sums along the edges of a graph of columns
     SCAN = "scan"  # a loop over time: a body graph with carried values
     ITEM = "item"  # one of the results of a scan
@@ -34,6 +34,7 @@ class Lowering(enum.Enum):
 
 
 COMMUTATIVE = "commutative"
+READS_BACK = "reads back"  # SCATTER: the result is what the rows hold at the indices in the end
 CHEAP = "cheap"  # costs about one instruction: recomputed rather than stored
 
 
@@ -70,7 +71,8 @@ class Op:
     evaluate(*arrays, **attrs) -> ndarray              the NumPy reference, extents bound to ints
     vjp(g, y, *inputs, **attrs) -> cotangents          one Node (or None) per input, or a single one
     sources(indices, input_types, **attrs) -> (Source, ...)   VIEW only: index algebra of the view
-    combine                                            REDUCE only: "sum" | "prod" | "max" | "min"
+    combine                                            REDUCE: "sum" | "prod" | "max" | "min";
+                                                       SCATTER: "sum" | "set"
     """
 
     name: str

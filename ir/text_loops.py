@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ir.index import Index, Var
+from ir.index import Var
 from ir.loops import (
     Accumulate,
     Buffer,
@@ -23,16 +23,17 @@ from ir.loops import (
     Kernel,
     Let,
     PairSums,
-    ScatterAdd,
     Split,
     Stmt,
     Store,
+    StoreRow,
     Sweep,
     Tile,
     Transpose,
     stages,
 )
-from ir.scalar import Scalar, render
+from ir.nests import store_row
+from ir.scalar import render
 
 _ASSIGN = {"sum": "+=", "prod": "*="}
 
@@ -50,13 +51,14 @@ def print_kernel(kernel: Kernel) -> str:
     if (s := kernel.scatter) is not None:
         if s.base != s.buffer:
             lines.append(f"  {s.buffer} = {s.base or 0}")
-        lines.append(f"  {_scatter(s.buffer, s.index, s.row, s.stride, s.value)}")
+        lines.append(f"  {_store_row(store_row(s))}")
     if kernel.sparse is not None:
         lines += _sparse(kernel.sparse, "  ")
     for w in kernel.writes:
         points = f"  // for every {over}" if w.inner and over else ""
         lines.append(f"  {w.buffer}[{w.index}] = {render(w.value)}{points}")
     lines += [f"  // {_buffer(b)}" for b in kernel.buffers]
+    lines += [f"  // workspace {_buffer(b)}" for b in kernel.workspace]
     return "\n".join(lines) + "\n"
 
 
@@ -115,7 +117,7 @@ def _comment(loop: For) -> str:
     return f"  // {loop.step} values of {loop.var} at once" if "vector" in loop.kind else ""
 
 
-def _simple(stmt: Let | Init | Accumulate | Store | ScatterAdd) -> str:
+def _simple(stmt: Let | Init | Accumulate | Store | StoreRow) -> str:
     match stmt:
         case Let(name, value):
             return f"const {value.dtype} {name} = {render(value)}"
@@ -127,12 +129,13 @@ def _simple(stmt: Let | Init | Accumulate | Store | ScatterAdd) -> str:
             return f"{name} = {combine}({name}, {render(value)})"
         case Store(buffer, index, value):
             return f"{buffer}[{index}] = {render(value)}"
-        case ScatterAdd(buffer, index, row, stride, value):
-            return _scatter(buffer, index, row, stride, value)
+        case StoreRow():
+            return _store_row(stmt)
 
 
-def _scatter(buffer: str, index: Index, row: Scalar, stride: int, value: Scalar) -> str:
-    return f"{buffer}[{index} + {render(row)}*{stride}] += {render(value)}"
+def _store_row(s: StoreRow) -> str:
+    sign = "+=" if s.combine == "sum" else "="
+    return f"{s.buffer}[{s.index} + {render(s.row)}*{s.stride}] {sign} {render(s.value)}"
 
 
 def _tile(tile: Tile, indent: str) -> Iterator[str]:

@@ -21,10 +21,10 @@ from ir.loops import (
     Kernel,
     Let,
     PairSums,
-    ScatterAdd,
     Split,
     Stmt,
     Store,
+    StoreRow,
     Sweep,
     Tile,
     Transpose,
@@ -41,7 +41,8 @@ COMBINES = ("sum", "prod", "max", "min")
 
 def verify_kernel(kernel: Kernel) -> None:
     """Check a kernel; the message names it and what is wrong."""
-    check = _Check(kernel.label, _declared(kernel.label, kernel.buffers))
+    buffers = (*kernel.buffers, *kernel.workspace)
+    check = _Check(kernel.label, _declared(kernel.label, buffers))
     check.require(kernel.recipe in RECIPES, f"recipe '{kernel.recipe}' is none of {RECIPES}")
     every = (*kernel.axes, *kernel.reduce_axes)
     check.require(len({v.name for v in every}) == len(every), "two axes have the same name")
@@ -58,6 +59,7 @@ def verify_kernel(kernel: Kernel) -> None:
     if (s := kernel.scatter) is not None:
         check.expression(s.row, every, names)
         check.expression(s.value, every, names)
+        check.require(s.combine in ("sum", "set"), f"rows are combined by '{s.combine}'")
         check.scatter(s.buffer, s.index, s.stride, s.value.dtype, every)
         if s.base:
             check.access(s.base, Index(), s.value.dtype, bounded=False)
@@ -159,7 +161,7 @@ def _body(
                 check.store(buffer, index, value.dtype, axes)
             case Transpose(buffer=buffer, index=index, value=value):
                 check.store(buffer, index, value.dtype, inner)
-            case ScatterAdd(buffer, index, _, stride, value):
+            case StoreRow(buffer, index, _, stride, value):
                 check.scatter(buffer, index, stride, value.dtype, axes)
             case Sweep(outputs=outputs) | PairSums(outputs=outputs):
                 for name in outputs:

@@ -15,9 +15,9 @@ from ir.dependence import scalars
 from ir.graph import Node
 from ir.index import Guard, Var, flatten
 from ir.loops import Buffer, Kernel, Reduction, Scatter, Write
-from ir.op import Lowering
+from ir.op import READS_BACK, Lowering
 from ir.scalar import Scalar
-from ir.types import multiply
+from ir.types import boolean, multiply
 from nncompiler.access import Indices, element, point
 from nncompiler.fuse import Fusion, Group, contract_variables, has_buffer, split_spec
 from nncompiler.sparse import Operand, lower_sparse, tables_of
@@ -56,6 +56,7 @@ class _Lowering:
         self.reductions: dict[Node, Reduction] = {}
         self.memo: dict[tuple[Node, Indices, tuple[Guard, ...]], Scalar | None] = {}
         self.nodes: dict[str, Node] = {}
+        self.workspace: tuple[Buffer, ...] = ()
 
     def kernel(self, label: str) -> Kernel:
         group = self.group
@@ -65,6 +66,7 @@ class _Lowering:
             return Kernel(label, "scan", (), (), (), (), ())
         reduce_axes = tuple(group.variables[a] for a in group.reduced)
         scatter = None
+        back: tuple[Write, ...] = ()
         for node in group.nodes:
             match node.op.lowering:
                 case Lowering.REDUCE:
@@ -73,7 +75,9 @@ class _Lowering:
                     reduce_axes = self._contract(node)
                 case Lowering.SCATTER:
                     scatter = self._scatter(node)
-        writes = tuple(w for node in group.nodes for w in self._writes(node))
+                    if READS_BACK in node.op.flags:
+                        back = (self._read_back(node, scatter),)
+        writes = (*back, *(w for node in group.nodes for w in self._writes(node)))
         reductions = tuple(self.reductions.values())
         axes = group.variables if scatter else group.row_variables
         axes = tuple(v for v in axes if v.extent != 1)
@@ -82,7 +86,16 @@ class _Lowering:
         buffers = self._buffers(reductions, writes, scatter)
         described = tuple(self._describe(n) for n in group.nodes)
         return Kernel(
-            label, recipe, axes, reduce_axes, reductions, writes, buffers, scatter, (), described
+            label,
+            recipe,
+            axes,
+            reduce_axes,
+            reductions,
+            writes,
+            buffers,
+            scatter,
+            nodes=described,
+            workspace=self.workspace,
         )
 
     def _describe(self, node: Node) -> str:
@@ -147,18 +160,46 @@ class _Lowering:
 
     def _scatter(self, node: Node) -> Scatter:
         *bases, updates, rows = node.inputs
-        variables = self.group.variables
-        value = element(updates, point(variables), self.resolve)
-        row = element(rows, point(variables[: rows.ndim]), self.resolve)
+        position = self.group.position(updates.shape)
+        assert position is not None
+        value = element(updates, position, self.resolve)
+        row = element(rows, position[: rows.ndim], self.resolve)
         (target,) = self.names.write[node]
         self.nodes[target] = node
-        inner = (0,) * rows.ndim + updates.type.strides[rows.ndim :]
-        offset = flatten(point(variables), inner)
+        lengths = updates.type.strides[rows.ndim :]
+        offset = flatten(position, (0,) * rows.ndim + lengths)
+        stride = multiply(updates.shape[rows.ndim :])
+        assert isinstance(stride, int), "a symbolic extent leads"
+        combine = node.op.combine or "sum"
         base = ""
+        if READS_BACK in node.op.flags:  # only rows that were stored are read: they need no start
+            target = base = f"{target}.table"
+            size = multiply([node.attrs["size"], stride])
+            self.workspace = (Buffer(target, node.dtype, size, True),)
         for start in bases:
             base = self.names.read[start]
             self.nodes.setdefault(base, start)
-        return Scatter(target, offset, row, node.type.strides[0], value, base)
+        return Scatter(target, offset, row, stride, value, base, combine)
+
+    def _read_back(self, node: Node, scatter: Scatter) -> Write:
+        """What the table holds in the end at the same index; the own value where it has none."""
+        size = node.attrs["size"]
+        row, (target,) = scatter.row, self.names.write[node]
+        limit = scalar.extent(size, row.dtype)
+        inside = scalar.apply("lt", [row, limit], boolean)
+        if row.dtype.kind == "int":
+            zero = scalar.const(0, row.dtype)
+            above = scalar.apply("le", [zero, row], boolean)
+            inside = scalar.apply("and", [above, inside], boolean)
+            row = scalar.apply("where", [inside, row, zero], row.dtype)
+        found = scalar.load(
+            scatter.buffer, scatter.index, node.dtype, indirect=[(row, scatter.stride)]
+        )
+        value = scalar.apply("where", [inside, found, scatter.value], node.dtype)
+        position = self.group.position(node.shape)
+        assert position is not None
+        offset = flatten(position, self.names.strides_of(target, node))
+        return Write(target, offset, value, False)
 
     def _sparse_kernel(self, label: str) -> Kernel:
         (node,) = self.group.nodes
@@ -208,11 +249,14 @@ class _Lowering:
         if scatter:
             values += [scatter.row, scatter.value]
             written.add(scatter.buffer)
+        own = {b.name for b in self.workspace}
         used = dict.fromkeys(s.name for s in scalar.walk(values) if s.kind == "load")
         used.update(dict.fromkeys(w.buffer for w in writes))
         if scatter:
             used.update(dict.fromkeys(b for b in (scatter.base, scatter.buffer) if b))
-        return tuple(self.names.buffer(n, self.nodes[n], written=n in written) for n in used)
+        return tuple(
+            self.names.buffer(n, self.nodes[n], written=n in written) for n in used if n not in own
+        )
 
 
 def needs_memory(node: Node, fusion: Fusion) -> bool:

@@ -328,8 +328,14 @@ def scatter(b: Builder) -> Value:
     indices = b.input((x.node.shape[0],), i32)
     extent = x.node.shape[0]
     count = max(BATCHES) * extent.coefficient if isinstance(extent, Extent) else extent
+    form = b.draw(st.sampled_from(["add", "onto", "set", "latest"]))
+    if form == "latest":
+        return Value(ops.latest(x.node, indices.node, 4), x.bound, x.grid)
+    if form == "set":
+        base = b.input((4, *(int(d) for d in x.node.shape[1:])))
+        return Value(ops.scatter_set(base.node, x.node, indices.node), base.bound + x.bound, 0.0)
     total = ops.scatter_add(x.node, indices.node, 4)
-    if b.draw(st.booleans()):
+    if form == "onto":
         base = b.input(tuple(int(d) for d in total.shape))
         total = base.node + 0.5 * total  # becomes a scatter_onto
         return Value(total, base.bound + x.bound * max(1, count), 0.0)

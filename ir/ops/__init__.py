@@ -90,6 +90,7 @@ from ir.ops.reductions import (
     sum,
     var,
 )
+from ir.ops.rows import latest, scatter_set
 from ir.ops.scan import item, scan
 from ir.ops.sparse import Edges, Structure, pair_sums, sweep
 from ir.ops.views import (
@@ -178,6 +179,7 @@ __all__ = [
     "input",
     "iota",
     "item",
+    "latest",
     "le",
     "literal",
     "log",
@@ -216,6 +218,7 @@ __all__ = [
     "scan",
     "scatter_add",
     "scatter_onto",
+    "scatter_set",
     "shl",
     "shr",
     "sigmoid",

@@ -56,13 +56,13 @@ def clamp_index(indices: Node, size: Dim) -> Node:
     return minimum(maximum(indices, 0), last)
 
 
-def _index_samples(name: str) -> tuple[np.random.Generator, list[tuple[Any, Any]]]:
+def index_samples(name: str) -> tuple[np.random.Generator, list[tuple[Any, Any]]]:
     cases = [((7, 3), (5,)), ((5,), (17,)), ((4, 2), (0,)), ((33, 7), (3, 2)), ((1, 1000), (1,))]
     return random_for(name), cases
 
 
 def _gather_samples() -> list[Sample]:
-    random, cases = _index_samples("gather")
+    random, cases = index_samples("gather")
     return [
         Sample((random.normal(size=x), random.integers(-2, x[0] + 2, i, np.int32)))
         for x, i in cases
@@ -128,12 +128,16 @@ def _updates_cotangent(g: Node, updates: Node, indices: Node) -> Node | None:
     if size == 0:
         return None
     rows = gather(g, indices)
-    inside = and_(
+    kept = reshape(inside(indices, size), indices.shape + (1,) * (rows.ndim - indices.ndim))
+    return where(kept, rows, 0.0)
+
+
+def inside(indices: Node, size: Dim) -> Node:
+    """Which of the indices are in 0 .. size - 1."""
+    return and_(
         lt(full_like(indices, -1), indices) if indices.dtype.kind == "int" else True,
         lt(indices, extent(size, indices.dtype)),
     )
-    kept = reshape(inside, indices.shape + (1,) * (rows.ndim - indices.ndim))
-    return where(kept, rows, 0.0)
 
 
 def _onto_type(base: TensorType, updates: TensorType, indices: TensorType) -> TensorType:
@@ -143,7 +147,7 @@ def _onto_type(base: TensorType, updates: TensorType, indices: TensorType) -> Te
 
 
 def _onto_samples() -> list[Sample]:
-    random, cases = _index_samples("scatter_onto")
+    random, cases = index_samples("scatter_onto")
     return [
         Sample(
             (
@@ -157,7 +161,7 @@ def _onto_samples() -> list[Sample]:
 
 
 def _scatter_samples() -> list[Sample]:
-    random, cases = _index_samples("scatter_add")
+    random, cases = index_samples("scatter_add")
     return [
         Sample(
             (random.normal(size=(*i, *x[1:])), random.integers(-2, x[0] + 2, i, np.int32)),
@@ -175,6 +179,7 @@ register(
         _scatter_evaluate,
         _scatter_vjp,
         _scatter_samples,
+        combine="sum",
         doc="zeros, with every row of updates added at its index; others are ignored",
     )
 )
@@ -188,6 +193,7 @@ register(
         _onto_evaluate,
         _onto_vjp,
         _onto_samples,
+        combine="sum",
         doc="base, with every row of updates added at its index; others are ignored",
     )
 )
@@ -334,6 +340,8 @@ __all__ = [
     "clamp_index",
     "gather",
     "getitem",
+    "index_samples",
+    "inside",
     "one_hot",
     "scatter_add",
     "scatter_onto",

@@ -21,9 +21,9 @@ from ir.loops import (
     Init,
     Let,
     PairSums,
-    ScatterAdd,
     Stmt,
     Store,
+    StoreRow,
     Sweep,
     Tile,
     Transpose,
@@ -94,8 +94,8 @@ class Writer(Expressions):
                     self._accumulate(name, combine, value)
                 case Store(buffer, index, value):
                     self.store(buffer, index, self.evaluate(value))
-                case ScatterAdd():
-                    self._scatter_add(stmt)
+                case StoreRow():
+                    self._store_row(stmt)
                 case For():
                     self._for(stmt)
                 case Tile():
@@ -142,7 +142,7 @@ class Writer(Expressions):
         low, high = integer_range(dtype)
         return constant(low if combine == "max" else high, dtype, like.lanes)
 
-    def _scatter_add(self, stmt: ScatterAdd) -> None:
+    def _store_row(self, stmt: StoreRow) -> None:
         """Rows outside of the buffer are skipped; lanes are neighbours in one row."""
         row = self.e.convert(self.evaluate(stmt.row), i64)
         simple = self.affine(stmt.index)
@@ -159,12 +159,17 @@ class Writer(Expressions):
         self.push()
         place = self.e.add(simple[0], self.e.mul(row, constant(stmt.stride, i64)))
         pointer = self.address(stmt.buffer, place, inside=mask is None)
+        total = value
         if mask is None:
-            old = self.e.load(pointer, value.dtype, lanes)
-            self.e.store(self.e.combine("sum", old, value), pointer)
+            if stmt.combine == "sum":
+                old = self.e.load(pointer, value.dtype, lanes)
+                total = self.e.combine("sum", old, value)
+            self.e.store(total, pointer)
         else:
-            old = self.e.masked_load(pointer, value.dtype, mask, fill=value)
-            self.e.masked_store(self.e.combine("sum", old, value), pointer, mask)
+            if stmt.combine == "sum":
+                old = self.e.masked_load(pointer, value.dtype, mask, fill=value)
+                total = self.e.combine("sum", old, value)
+            self.e.masked_store(total, pointer, mask)
         self.pop()
         self.e.branch(done)
         self.e.label(done)
@@ -363,7 +368,7 @@ class Writer(Expressions):
         """Compute what does not depend on the loop before entering it."""
         body = list(body)
         unfinished = {s.name for s in statements(body) if isinstance(s, (Let, Init, Accumulate))}
-        stored = {s.buffer for s in statements(body) if isinstance(s, (Store, ScatterAdd))}
+        stored = {s.buffer for s in statements(body) if isinstance(s, (Store, StoreRow))}
         memory = {s for s in _scalars(body) if s.kind == "load" and s.name in stored}
         for s in _scalars(body):
             if unfinished.intersection(self.dependences(s)):
@@ -438,8 +443,9 @@ def symbols_of(function: Function) -> tuple[str, ...]:
                 see(column.extent)
             case Sweep(row=row) | PairSums(row=row):
                 see(row.extent)
-            case ScatterAdd(buffer=buffer):
-                see(next(b.size for b in function.buffers if b.name == buffer))
+            case StoreRow(buffer=buffer):
+                buffers = (*function.buffers, *function.workspace)
+                see(next(b.size for b in buffers if b.name == buffer))
     for s in _scalars(function.body):
         see(s.dim)
         for guard in s.guards:

@@ -132,6 +132,7 @@ def _table(
         initializer=initializer,
         regularizer=regularizer,
         trainable=trainable,
+        is_table=True,
     )
 
 

@@ -200,7 +200,13 @@ class Objective:
     def _update(self) -> Update:
         assert self.optimizer is not None
         parameters = {name: p.node for name, p in self.trainable.items()}
-        return self.optimizer.build(parameters, self._gradients, self.network.dtype, self.prefix)
+        tables = [name for name, p in self.trainable.items() if p.is_table]
+        try:
+            return self.optimizer.build(
+                parameters, self._gradients, self.network.dtype, self.prefix, tables
+            )
+        except ValueError as error:
+            raise fail(str(error)) from error
 
     def _update_graph(self) -> Graph:
         outputs = {f"update:{id}": node for id, node in self._update.values.items()}

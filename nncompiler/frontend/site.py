@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,8 @@ RESERVED_PREFIXES = (
 class Parameter:
     """A learned array. `is_weight` tells whether the model's regularizer applies to it.
 
-    `stream` names the parameter whose random numbers it is drawn from, itself where it is empty.
+    `stream` names the parameter whose random numbers it is drawn from, itself where it is empty;
+    `is_table` tells that a layer picks rows of it by number.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Parameter:
     is_weight: bool
     fans: Fans
     stream: str = ""
+    is_table: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ class Site:
         trainable: bool = True,
         is_weight: bool = True,
         stream: str = "",
+        is_table: bool = False,
     ) -> Node:
         """The parameter `owner.suffix` (or `owner`); sites of one owner share it.
 
@@ -188,7 +191,9 @@ class Site:
         name = f"{self.owner}.{suffix}" if suffix else self.owner
         known = self.program.parameters.get(name)
         if known is not None:
-            return self._shared(known, tuple(shape))
+            node = self._shared(known, tuple(shape))
+            self.program.parameters[name] = replace(known, is_table=known.is_table or is_table)
+            return node
         check_id(name)
         if name in self.program.inputs:
             raise ValueError(f"duplicate name: '{name}' is also an input")
@@ -203,6 +208,7 @@ class Site:
             is_weight,
             fans,
             f"{self.owner}.{stream}" if stream else "",
+            is_table,
         )
         self.program.makers[name] = self
         return node

@@ -7,7 +7,7 @@ State (velocities, moments, the count of finished updates) are persistent inputs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
@@ -119,6 +119,10 @@ class Optimizer:
     accumulate   the number of batches whose mean gradient makes one update
     average      d: after each update average = d average + (1 - d) parameter, in `model.averages`;
                  the first update's average is the parameter
+    lazy         in tables of embeddings, rows whose gradient is all zeros stay as they are, with
+                 their moments, and are not decayed (as torch's SparseAdam): the cost of a step does
+                 not grow with the table, unless a regularizer, `average` or `accumulate` needs all
+                 of its rows
     """
 
     learning_rate: Rate
@@ -127,6 +131,7 @@ class Optimizer:
     rates: Mapping[str, float] = field(default_factory=dict, kw_only=True)
     accumulate: int = field(default=1, kw_only=True)
     average: float | None = field(default=None, kw_only=True)
+    lazy: bool = field(default=False, kw_only=True)
 
     counts_steps: ClassVar[bool] = False
 
@@ -145,6 +150,8 @@ class Optimizer:
             raise TypeError(f"accumulate has to be a whole number, not {self.accumulate!r}")
         if self.accumulate < 1:
             raise ValueError(f"accumulate has to be at least 1, not {self.accumulate}")
+        if not isinstance(self.lazy, bool):
+            raise TypeError(f"lazy is True or False, not {self.lazy!r}")
 
     @property
     def schedule(self) -> Schedule:
@@ -165,13 +172,17 @@ class Optimizer:
         gradients: Mapping[str, Node],
         dtype: DType,
         prefix: str = "",
+        tables: Collection[str] = (),
     ) -> Update:
         """The update of all parameters; ValueError where there are none.
 
-        `prefix` stands before the ids of all states, where several optimizers share a network.
+        `prefix` stands before the ids of all states, where several optimizers share a network;
+        `tables` names the parameters whose rows `lazy` tells apart.
         """
         if not parameters:
             raise ValueError("an optimizer needs at least one trainable parameter")
+        if self.lazy and not tables:
+            raise ValueError("lazy is for embeddings, and there is no trainable one")
         plan = _Plan(dtype, prefix)
         t = ops.constant(0.0, dtype)
         if self.counts_steps or self.schedule.uses_step or self.average is not None:
@@ -184,12 +195,16 @@ class Optimizer:
         plan.names.setdefault(rate, "rate")
         if self.accumulate > 1:
             gradients = plan.accumulate(parameters, gradients, self.accumulate)
+        touched = {n: _rows(gradients[n]) for n in tables} if self.lazy else {}
         gradients = self._clip(gradients, plan.names)
         factors = self._factors(parameters)
         for name, parameter in parameters.items():
             slots = {s: plan.like(f"optimizer.{s}.{name}", parameter) for s in self.slots}
             own = rate if factors[name] == 1.0 else rate * factors[name]
             new, new_slots = self.advance(Moment(parameter, gradients[name], slots, own, t))
+            if name in touched:
+                new = ops.where(touched[name], new, parameter)
+                new_slots = {s: ops.where(touched[name], v, slots[s]) for s, v in new_slots.items()}
             plan.set(name, new, f"new_{name}", parameter)
             for slot, value in new_slots.items():
                 plan.set(f"{prefix}optimizer.{slot}.{name}", value, f"new_{slot}_{name}")
@@ -230,3 +245,8 @@ class Optimizer:
             names.setdefault(scale, "gradient_scale")
             gradients = {k: g * scale for k, g in gradients.items()}
         return gradients
+
+
+def _rows(gradient: Node) -> Node:
+    """Which rows of the gradient are not all zeros, with extents of 1 behind."""
+    return ops.any(ops.ne(gradient, 0.0), tuple(range(1, gradient.ndim)), keepdims=True)

@@ -26,13 +26,12 @@ from ir.loops import (
     Let,
     Reduction,
     Scatter,
-    ScatterAdd,
     Stmt,
     Store,
     Vectorize,
     Write,
 )
-from ir.nests import identity, start_of
+from ir.nests import identity, start_of, store_row
 from ir.scalar import Scalar
 from nncompiler.schedule.heuristics import FULL_UNROLL, cost_of
 
@@ -274,20 +273,26 @@ def vector_axis(scatter: Scatter, axes: tuple[Var, ...]) -> Var | None:
 
 
 def scatter_loops(kernel: Kernel) -> Function:
-    """Zero the result (or copy its base, or nothing where that is the result itself), then add row
-    after row, in order: the sum does not depend on threads."""
+    """Zero the result (or copy its base, or nothing where that is the result itself), then add or
+    store row after row, in order: the sum does not depend on threads. Then what is read back."""
     scatter = kernel.scatter
     assert scatter is not None
-    target = next(b for b in kernel.buffers if b.name == scatter.buffer)
+    buffers = (*kernel.buffers, *kernel.workspace)
+    target = next(b for b in buffers if b.name == scatter.buffer)
     cell = Var("z", target.size)
     lanes = next((d.lanes for d in kernel.schedule if isinstance(d, Vectorize)), 1)
     start = Store(target.name, Index.of(cell), start_of(scatter, cell))
-    add: Stmt = ScatterAdd(
-        scatter.buffer, scatter.index, scatter.row, scatter.stride, scatter.value
-    )
     along = vector_axis(scatter, kernel.axes)
-    for v in reversed(kernel.axes):
-        add = For(v, "vector", lanes, (add,)) if v is along else For(v, "serial", 1, (add,))
-    if scatter.base == target.name:
-        return Function(kernel.label, kernel.buffers, (add,))
-    return Function(kernel.label, kernel.buffers, (For(cell, "vector", lanes, (start,)), add))
+    body = [_over(kernel.axes, along, lanes, store_row(scatter))]
+    if scatter.base != target.name:
+        body.insert(0, For(cell, "vector", lanes, (start,)))
+    back = (Store(w.buffer, w.index, w.value) for w in kernel.writes)
+    body += [_over(kernel.axes, along, lanes, store) for store in back]
+    return Function(kernel.label, kernel.buffers, tuple(body), workspace=kernel.workspace)
+
+
+def _over(axes: tuple[Var, ...], along: Var | None, lanes: int, stmt: Stmt) -> Stmt:
+    """The statement at every point, with lanes along one axis."""
+    for v in reversed(axes):
+        stmt = For(v, "vector", lanes, (stmt,)) if v is along else For(v, "serial", 1, (stmt,))
+    return stmt

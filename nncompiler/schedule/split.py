@@ -21,10 +21,10 @@ from ir.loops import (
     Function,
     Kernel,
     Parallel,
-    ScatterAdd,
     Split,
     Stmt,
     Store,
+    StoreRow,
     Tile,
     Transpose,
     Vectorize,
@@ -57,7 +57,7 @@ def split_stages(kernel: Kernel, function: Function, target: Target) -> tuple[Ke
     found = [
         choose(list(nest_of(stmt)), _cost(kernel, stmt, target), _symbols(stmt))
         for stmt in function.body
-        if not any(isinstance(s, ScatterAdd) for s in statements([stmt]))
+        if not any(isinstance(s, StoreRow) for s in statements([stmt]))
     ]
     if len(found) < len(function.body) or not any(found):
         return kernel, function

@@ -24,8 +24,8 @@ from ir.loops import (
     Parallel,
     Reduction,
     Scatter,
-    ScatterAdd,
     Store,
+    StoreRow,
     Tile,
     Transpose,
     Vectorize,
@@ -316,7 +316,7 @@ def test_transpose_copies_into_the_workspace() -> None:
 
 
 def test_scatter_add_statement_counts_every_point() -> None:
-    stmt = ScatterAdd("table", Index(), const(1, i32), 1, const(1, f32))
+    stmt = StoreRow("table", Index(), const(1, i32), 1, const(1, f32))
     function = Function(
         "count",
         (Buffer("table", f32, 3, True),),

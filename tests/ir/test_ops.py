@@ -182,12 +182,21 @@ def plain(op: Op, y: Node, arrays: list[np.ndarray], attrs: Any) -> np.ndarray:
             x, indices = arrays
             for p in points(indices.shape):
                 result[p] = x[min(max(indices[p], 0), len(x) - 1)]
+        case Lowering.SCATTER, "latest":
+            values, indices = arrays
+            result += values
+            known: dict[int, Any] = {}
+            for p in points(indices.shape):
+                known[indices[p]] = values[p]
+            for p in points(indices.shape):
+                if 0 <= indices[p] < attrs["size"]:
+                    result[p] = known[indices[p]]
         case Lowering.SCATTER, _:
             *base, updates, indices = arrays
             result += base[0] if base else 0
             for p in points(indices.shape):
                 if 0 <= indices[p] < len(result):
-                    result[indices[p]] += updates[p]
+                    result[indices[p]] = updates[p] + result[indices[p]] * (op.combine == "sum")
         case Lowering.FOLD, _:
             window, sizes = REGISTRY["window"], arrays[0].shape[len(shape) :]
             given = {k: v for k, v in attrs.items() if k != "extents"} | {"sizes": sizes}
@@ -287,4 +296,4 @@ def test_every_record_has_samples_and_a_description(op: Op) -> None:
     assert op.samples()
     assert op.doc
     assert (op.sources is not None) == (op.lowering is Lowering.VIEW)
-    assert (op.combine is not None) == (op.lowering is Lowering.REDUCE)
+    assert (op.combine is not None) == (op.lowering in (Lowering.REDUCE, Lowering.SCATTER))
