@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from ir import scalar
 from ir.dependence import scalars
 from ir.index import Index, Var
-from ir.loops import Buffer, For, Function, ScatterAdd, Stmt, Store, statements
+from ir.loops import Buffer, For, Function, Stmt, Store, StoreRow, statements
 from ir.scalar import Scalar
 from nncompiler.codegen.emit import Emitter, Value
 from nncompiler.codegen.target import Target
@@ -37,7 +37,7 @@ class Streams:
         buffers = (*function.buffers, *function.workspace)  # scratch is a thread's own
         loaded = {s.name for s in _values(body) if s.kind == "load"}
         stored = {s.buffer for s in body if isinstance(s, Store)}
-        added = {s.buffer for s in body if isinstance(s, ScatterAdd)}
+        added = {s.buffer for s in body if isinstance(s, StoreRow)}
         self.read: set[str] = set()
         if target.vector_bits > NARROW:
             self.read = {b.name for b in buffers if b.name in loaded and _bytes(b) > target.l2}
