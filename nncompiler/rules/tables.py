@@ -16,7 +16,8 @@ import numpy as np
 from ir.graph import Node, make, topological
 from ir.interpret import evaluate
 from ir.op import Lowering
-from ir.ops import as_node, concatenate, full, iota, latest, reshape, scatter_add
+from ir.ops import as_node, concatenate, full, iota, latest, reshape, scatter_add, where
+from ir.ops.indexing import inside
 from ir.types import Dim, Shape, i32
 from nncompiler.rules.match import spread
 
@@ -110,7 +111,8 @@ def sum_rows(node: Node) -> Node | None:
 class _Rows:
     """What is computed of tables of `size` rows, at `indices` alone, to which something is added.
 
-    `last` has the place of the last index that is the same; None: rows to which nothing is added.
+    `last` has the place of the last index that is the same, -1 for one outside of the tables; None:
+    rows to which nothing is added.
     `parts` are what is known by now, None where a node has no such part.
     """
 
@@ -176,8 +178,9 @@ def _rows_of(root: Node) -> _Rows | None:
             size = node.shape[0]
             if joined is None or not isinstance(size, int) or joined[1].shape[0] == size:
                 return None
-            place = iota(joined[1].shape, 0, i32)
-            return _Rows(size, joined[1], latest(place, joined[1], size))
+            indices = joined[1]
+            last = latest(iota(indices.shape, 0, i32), indices, size)
+            return _Rows(size, indices, where(inside(indices, size), last, -1))
     return None
 
 

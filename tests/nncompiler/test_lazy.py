@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import networkx as nx
@@ -9,7 +10,12 @@ import numpy as np
 import pytest
 
 import nncompiler as nnc
+from ir import ops
+from ir.graph import Graph, topological
+from ir.interpret import run_graph
+from ir.types import f64, i32
 from nncompiler.reference import Reference
+from nncompiler.simplify import simplify
 from tests.layer_laws import assert_same_state, check_model
 
 WORDS, WIDTH, LENGTH = 40, 5, 6
@@ -161,6 +167,34 @@ def test_threads_and_debugging_see_the_same() -> None:
         assert len({m.step(words(64, 9), np.ones((64, 2))) for m in models}) == 1
     for name, array in models[0].state.items():
         np.testing.assert_array_equal(models[1].state[name], array)
+
+
+@pytest.mark.parametrize("forms", [1, 2])
+def test_rows_are_summed_and_renewed_whatever_the_indices(forms: int) -> None:
+    """Indices outside of the table add nothing: neither to a row nor to a sum over the rows."""
+    p = ops.input("p", f64, (7, 3))
+    u = [ops.input(f"u{k}", f64, ("batch", 2, 3)) for k in range(forms)]
+    i = [ops.input(f"i{k}", i32, ("batch", 2)) for k in range(forms)]
+    total = functools.reduce(ops.add, (ops.scatter_add(a, b, 7) for a, b in zip(u, i, strict=True)))
+    touched = ops.any(ops.ne(total, 0.0), 1, keepdims=True)
+    outputs = {
+        "renewed": ops.where(touched, 2.0 * p - total * total, p),
+        "norm": ops.sum(total * total),
+        "kept": ops.where(touched, p, p + 1.0),  # not the rows that are touched
+        "count": ops.sum(total * total + 1.0),  # of all rows
+    }
+    graph = Graph("g", (p, *u, *i), outputs)
+    simple = simplify(graph)
+    assert simple.outputs["renewed"].op.name == "scatter_set"
+    assert all(n.shape[:1] != (7,) for n in topological([simple.outputs["norm"]]) if n is not p)
+    random = np.random.default_rng(3)
+    for batch in (0, 1, 9):
+        values: Any = {"p": random.normal(size=(7, 3))}
+        values |= {f"u{k}": random.normal(size=(batch, 2, 3)) for k in range(forms)}
+        values |= {f"i{k}": random.integers(-3, 10, (batch, 2), np.int32) for k in range(forms)}
+        expected, found = run_graph(graph, values), run_graph(simple, values)
+        for name, array in expected.items():
+            np.testing.assert_allclose(found[name], array, rtol=1e-12, atol=1e-12)
 
 
 def test_no_index_at_all_changes_nothing() -> None:
