@@ -43,7 +43,7 @@ def compile(
     outputs      names of nodes; all sinks where it is None
     seed         of the first parameters, of shuffles and of dropout; a non-negative int
     dtype        of parameters and values: "float32" or "float64"; data are cast to it
-    options      threads, cache, debug: see nnc.Options
+    options      threads, cache, winograd, debug: see nnc.Options
 
     Raises CompileError (a ValueError) naming the node for whatever is wrong with the network.
     """

@@ -17,6 +17,7 @@ from ir import scalar
 from ir.graph import Graph, Node
 from ir.index import Guard, Index, Var, flatten
 from ir.op import CHEAP, Lowering
+from ir.places import places
 from ir.types import Shape, boolean
 from nncompiler.access import Indices, axis_variables, element, point
 
@@ -405,7 +406,8 @@ def contract_base(operand: Node) -> Node:
 
 
 def _is_addressing(operand: Node, base: Node) -> bool:
-    """Can `operand` be read from `base` at a constant stride along every axis, without guards?"""
+    """Can `operand` be read from `base` at a constant stride along every axis? With guards only
+    where zeros stand around overlapping windows: those are copied before they are read."""
     variables = axis_variables(operand.shape)
     seen: list[bool] = []
 
@@ -413,12 +415,18 @@ def _is_addressing(operand: Node, base: Node) -> bool:
         if n is not base:
             return None
         offset = flatten(indices, n.type.strides)
-        plain = not guards and all(offset.coefficient(v) is not None for v in variables)
-        seen.append(plain)
-        return scalar.load("#", offset, n.dtype)
+        seen.append(all(offset.coefficient(v) is not None for v in variables))
+        return scalar.load("#", offset, n.dtype, guards=guards)
 
     value = element(operand, point(variables), resolve)
-    return value.kind == "load" and seen == [True]
+    if value.kind != "load" or seen != [True]:
+        return False
+    return not value.guards or (value.fill == 0 and _is_padded_window(value))
+
+
+def _is_padded_window(value: scalar.Scalar) -> bool:
+    found = places(value)
+    return found is not None and any(p.is_window for p in found)
 
 
 def _inline(graph: Graph, forced: frozenset[Node]) -> frozenset[Node]:

@@ -12,15 +12,21 @@ class Options:
     threads            how many threads run a step; None: NNC_NUM_THREADS, else all cores
     cache              keep compiled objects in the user's private cache (NNC_CACHE_DIR)
     flush_denormals    treat denormal numbers as zero inside native code
+    winograd           convolutions by 3 x 3 taps: 2 for Winograd's F(2, 3), which is as accurate as
+                       a direct sum; 4 for F(4, 3), quicker but with errors some 20 times as large;
+                       0 for direct sums alone
     debug              interpret before and after every pass and compare (slow)
     """
 
     threads: int | None = None
     cache: bool = True
     flush_denormals: bool = True
+    winograd: int = 2
     debug: bool = False
 
     def __post_init__(self) -> None:
+        if self.winograd not in (0, 2, 4) or isinstance(self.winograd, bool):
+            raise ValueError(f"winograd is 0, 2 or 4, not {self.winograd!r}")
         threads = self.threads
         if threads is None:
             return

@@ -80,7 +80,7 @@ def lower_graph(
     _show(observers, "fuse", fusion)
     storage = place(fusion)
     _show(observers, "place", storage)
-    scheduled = tuple(Scheduled(*schedule(k, target)) for k in storage.kernels)
+    scheduled = tuple(Scheduled(*schedule(k, target, options)) for k in storage.kernels)
     _show(observers, "schedule", scheduled)
     plan, module = emit(
         simplified,

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ir.loops import Function, Kernel, Vectorize
 from nncompiler.codegen.target import Target
+from nncompiler.options import Options
 from nncompiler.schedule.apply import row_loops, scatter_loops
 from nncompiler.schedule.axes import join_short_axes, merge_axes
 from nncompiler.schedule.contraction import as_product, plan_contraction
@@ -15,7 +16,9 @@ from nncompiler.schedule.sparse import plan_sparse
 from nncompiler.schedule.split import split_stages
 
 
-def schedule(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
+def schedule(
+    kernel: Kernel, target: Target, options: Options | None = None
+) -> tuple[Kernel, Function]:
     """Merge axes, choose directives, apply them, and say what threads may share."""
     if kernel.recipe == "scatter":
         lanes = kernel_lanes(kernel, target)
@@ -25,7 +28,7 @@ def schedule(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
         return plan_sparse(kernel, target)
     kernel = as_product(merge_axes(kernel))
     if kernel.recipe == "contract":
-        return split_stages(*plan_contraction(kernel, target), target)
+        return split_stages(*plan_contraction(kernel, target, options or Options()), target)
     partial = partial_loops(kernel, target)
     if partial is not None:
         return partial

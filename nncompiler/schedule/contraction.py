@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from ir import scalar
@@ -36,6 +37,7 @@ from ir.loops import (
 from ir.scalar import Scalar
 from ir.types import Dim, Extent, multiply
 from nncompiler.codegen.target import Target
+from nncompiler.options import Options
 from nncompiler.schedule.apply import row_loops, stores
 from nncompiler.schedule.dot import find_dot, plan_dot
 from nncompiler.schedule.heuristics import (
@@ -46,15 +48,37 @@ from nncompiler.schedule.heuristics import (
     size_of,
     tile_rows,
 )
+from nncompiler.schedule.images import plan_images, plan_whole, windowed
 from nncompiler.schedule.results import results, row_major, sum_of
+from nncompiler.schedule.transforms import BY_RESULTS
+from nncompiler.schedule.winograd import find_site, pays, plan_winograd
 
 UNROLL = 4
 SCATTER_COST = 30.0  # cycles of a vector that is written or read at a distance
 TURN_COST = 8.0  # the same where a block of the result is turned before it is written
 
 
-def plan_contraction(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
+def plan_contraction(kernel: Kernel, target: Target, options: Options) -> tuple[Kernel, Function]:
     """The scheduled kernel and its loops."""
+    number = windowed(kernel)
+    if number is None:
+        return plan_product(kernel, target)
+    transforms = BY_RESULTS.get(options.winograd)
+    site = find_site(kernel, number) if transforms else None
+    if transforms and site and pays(site, transforms):
+        return plan_winograd(kernel, site, transforms, target)
+    operand = kernel.reductions[0].value.args[number]
+    roles = _roles(kernel, target)
+    last = roles is not None and roles[3] is not operand
+    plan = partial(plan_contraction, options=options)
+    found = plan_images(kernel, number, last=last, plan=plan, target=target)
+    if found is None and operand.guards:
+        return plan_whole(kernel, number, plan=plan, target=target)
+    return found or plan_product(kernel, target)
+
+
+def plan_product(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
+    """The same of operands that are read as they lie."""
     roles = _roles(kernel, target)
     if roles is None:
         kernel = replace(kernel, recipe="rows", schedule=choose_rows(kernel, target))

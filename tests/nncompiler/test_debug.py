@@ -100,11 +100,11 @@ def test_an_update_before_its_last_reader_is_named(monkeypatch: pytest.MonkeyPat
 def test_a_wrong_schedule_is_named_with_its_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     schedule = pipeline.schedule
 
-    def negative(kernel: Kernel, target: Any) -> Any:
+    def negative(kernel: Kernel, *rest: Any) -> Any:
         writes = tuple(
             replace(w, value=scalar.apply("neg", [w.value], w.value.dtype)) for w in kernel.writes
         )
-        return schedule(replace(kernel, writes=writes), target)
+        return schedule(replace(kernel, writes=writes), *rest)
 
     monkeypatch.setattr(pipeline, "schedule", negative)
     fails("schedule", "'out y' of kernel k00")
@@ -113,8 +113,8 @@ def test_a_wrong_schedule_is_named_with_its_kernel(monkeypatch: pytest.MonkeyPat
 def test_loops_that_leave_their_buffer_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     schedule = pipeline.schedule
 
-    def shrunk(kernel: Any, target: Any) -> Any:
-        kernel, function = schedule(kernel, target)
+    def shrunk(kernel: Any, *rest: Any) -> Any:
+        kernel, function = schedule(kernel, *rest)
         buffers = tuple(replace(b, size=1) for b in function.buffers)
         return kernel, replace(function, buffers=buffers)
 

@@ -1,0 +1,188 @@
+"""Takes a contraction over windows, gives its loops image by image, each from a staged copy.
+
+    for n in batch:  for block of rows:
+        staged = rows of the image, padded, channels last
+        y[n] = contraction of staged with the weights, by the recipe for products
+
+What does not change from image to image (packed weights) is made once, before. Where that does not
+fit, the whole operand is staged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from ir import scalar
+from ir.dependence import scalars
+from ir.index import Index, Var
+from ir.loops import Buffer, For, Function, Kernel, Stmt, Store, Tile, Transpose, statements
+from ir.places import Place, places, without
+from ir.scalar import Scalar
+from nncompiler.codegen.target import Target
+from nncompiler.schedule.axes import map_kernel_indices
+from nncompiler.schedule.staging import stage
+
+BLOCK = "_rows"
+STAGED = 1 << 18  # bytes of a staged block
+SCRATCH = 3 << 18  # bytes of all that a thread keeps to itself
+
+Plan = Callable[[Kernel, Target], tuple[Kernel, Function]]
+
+
+def windowed(kernel: Kernel) -> int | None:
+    """Which operand is padded or read through overlapping windows, the first such one."""
+    (reduction,) = kernel.reductions
+    names = {b.name for b in kernel.buffers}
+    for number, operand in enumerate(reduction.value.args):
+        found = places(operand) if operand.name in names else None  # not staged already
+        if found is not None and any(p.guard or p.is_window for p in found):
+            return number
+    return None
+
+
+def plan_images(
+    kernel: Kernel, number: int, *, last: bool, plan: Plan, target: Target
+) -> tuple[Kernel, Function] | None:
+    """The scheduled kernel and its loops, image by image; None where an image is no block of work.
+
+    `number` says which operand is windowed, `last` whether the channels, which are summed, stand
+    last in the copy.
+    """
+    cut = _cut_rows(kernel, number)
+    found = places(_operand(cut, number))
+    assert found is not None
+    around = [v for v in cut.axes if v not in kernel.axes and v.name.endswith(BLOCK)]
+    alone = [p.terms[0][0] for p in found if _is_alone(p)]
+    around = [*(v for v in alone if v in cut.axes), *around]
+    order = [p for p in (without(p, around) for p in found) if p.terms]
+    if any(not isinstance(p.extent, int) for p in order):
+        return None
+    if last:
+        order.sort(key=lambda p: all(v in kernel.reduce_axes for v, _ in p.terms))
+    lanes = target.lanes(_operand(cut, number).dtype)
+    staged, copies, buffer = stage(_operand(cut, number), order, around, lanes, f"staged{number}")
+    inner = _on(cut, number, staged)
+    inner = replace(
+        inner,
+        axes=tuple(v for v in inner.axes if v not in around),
+        reduce_axes=_far_first(inner.reduce_axes, staged),
+    )
+    planned, function = plan(inner, target)
+    wrapped = _wrapped(function, around, copies, buffer)
+    if wrapped is None:
+        return None
+    return replace(kernel, schedule=planned.schedule), replace(wrapped, buffers=kernel.buffers)
+
+
+def plan_whole(
+    kernel: Kernel, number: int, *, plan: Plan, target: Target
+) -> tuple[Kernel, Function]:
+    """The whole operand is staged, as it lies, before anything else."""
+    operand = _operand(kernel, number)
+    found = places(operand)
+    assert found is not None
+    staged, copies, buffer = stage(
+        operand, found, (), target.lanes(operand.dtype), f"staged{number}"
+    )
+    planned, function = plan(_on(kernel, number, staged), target)
+    body, workspace = (*copies, *function.body), (buffer, *function.workspace)
+    function = replace(function, buffers=kernel.buffers, body=body, workspace=workspace)
+    return replace(kernel, schedule=planned.schedule), function
+
+
+def _operand(kernel: Kernel, number: int) -> Scalar:
+    (reduction,) = kernel.reductions
+    return reduction.value.args[number]
+
+
+def _on(kernel: Kernel, number: int, staged: Scalar) -> Kernel:
+    """The kernel with another operand."""
+    (reduction,) = kernel.reductions
+    args = list(reduction.value.args)
+    args[number] = staged
+    value = scalar.apply("mul", args, staged.dtype)
+    return replace(kernel, reductions=(replace(reduction, value=value),))
+
+
+def _far_first(axes: Sequence[Var], operand: Scalar) -> tuple[Var, ...]:
+    return tuple(sorted(axes, key=lambda v: -(operand.index.coefficient(v) or 0)))
+
+
+def _is_alone(place: Place) -> bool:
+    return len(place.terms) == 1 and place.guard is None
+
+
+def _cut_rows(kernel: Kernel, number: int) -> Kernel:
+    """Large images are staged in blocks of as many rows as fit, which divide the rows.
+
+    h -> h_rows * size + h
+    """
+    operand = _operand(kernel, number)
+    found = places(operand)
+    assert found is not None
+    windows = [p for p in found if len(p.terms) > 1]
+    if not windows:
+        return kernel
+    row = next(((v, step) for v, step in windows[0].terms if v in kernel.axes), None)
+    if row is None:
+        return kernel
+    v, step = row
+    assert isinstance(v.extent, int) and isinstance(windows[0].extent, int)
+    alone = [p for p in found if _is_alone(p) and p.terms[0][0] in kernel.axes]
+    rest = [p.extent for p in found if p not in (*alone, windows[0])]
+    if not all(isinstance(e, int) for e in rest):
+        return kernel
+    line = math.prod(e for e in rest if isinstance(e, int)) * operand.dtype.bytes
+    overlap = windows[0].extent - v.extent * step
+    sizes = [s for s in range(1, v.extent + 1) if v.extent % s == 0]
+    fitting = [s for s in sizes if (s * step + overlap) * line <= STAGED]
+    size = max(fitting, default=1)
+    if size == v.extent:
+        return kernel
+    block, inner = Var(f"{v.name}{BLOCK}", v.extent // size), Var(v.name, size)
+    change = {v: Index.of(block) * size + Index.of(inner)}
+    axes = [a for old in kernel.axes for a in ((block, inner) if old == v else (old,))]
+    kernel = map_kernel_indices(kernel, partial(Index.substitute, values=change))
+    return replace(kernel, axes=tuple(axes))
+
+
+# --------------------------------------------------------------------------- loops around
+
+
+def _wrapped(
+    function: Function, around: Sequence[Var], copies: tuple[Stmt, ...], staged: Buffer
+) -> Function | None:
+    """The function's loops inside of those over images, each after its copy. Buffers that change
+    with the image belong to one thread; None where they are too large for that."""
+    body = list(function.body)
+    once: list[Stmt] = []
+    while body and _is_fixed(body[0], around, staged.name):
+        once.append(body.pop(0))
+    inside: tuple[Stmt, ...] = (*copies, *body)
+    for v in reversed(around):
+        inside = (For(v, "serial", 1, inside),)
+    shared = {s.buffer for s in statements(once) if isinstance(s, (Store, Transpose))}
+    if not around:
+        shared |= {b.name for b in function.workspace} | {staged.name}
+    every = (staged, *function.workspace)
+    own = (*(b for b in every if b.name not in shared), *function.scratch)
+    if any(not isinstance(b.size, int) for b in own):
+        return None
+    total = sum(b.size * b.dtype.bytes for b in own if isinstance(b.size, int))
+    if around and total > SCRATCH:
+        return None
+    kept = tuple(b for b in every if b.name in shared)
+    return replace(function, body=(*once, *inside), scratch=own, workspace=kept)
+
+
+def _is_fixed(stmt: Stmt, around: Sequence[Var], staged: str) -> bool:
+    """Is the statement a copy of what all images share?"""
+    inner = list(statements([stmt]))
+    if any(isinstance(s, Tile) for s in inner):
+        return False
+    values = [x for s in inner for x in scalar.walk(scalars(s))]
+    used = {v for x in values for v in scalar.variables(x)}
+    return not used & set(around) and not any(x.name == staged for x in values)

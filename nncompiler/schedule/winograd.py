@@ -1,0 +1,380 @@
+"""Takes a convolution by 3 x 3 taps, gives its loops by Winograd's F(2, 3) or F(4, 3).
+
+    y = A' [ (G w G') * (B' d B) ] A        2 x 2 results of 4 x 4 elements: 16 products, not 36
+
+Tiles of the staged image are transformed with lanes over the channels; each of the 16 places is a
+product of matrices, tiles x channels times channels x filters; sums are transformed back. All but
+the weights stays in the second cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from ir import scalar
+from ir.index import Guard, Index, Var
+from ir.loops import (
+    Buffer,
+    Directive,
+    For,
+    Function,
+    Kernel,
+    Stmt,
+    Store,
+    Tile,
+    TileBy,
+    Transpose,
+    Vectorize,
+)
+from ir.places import Place, places
+from ir.scalar import Scalar
+from nncompiler.codegen.target import Target
+from nncompiler.schedule.heuristics import fitting_lanes, tile_rows, tile_shape
+from nncompiler.schedule.results import results, sum_of
+from nncompiler.schedule.staging import stage
+from nncompiler.schedule.transforms import TAPS, Transforms, both_ways
+
+UNROLL = 4
+TRANSFORMS = 3.0  # cycles per element and filter of a tile that transforms cost, in products
+BLOCK, LARGE_BLOCK = 1 << 17, 1 << 20  # bytes of transformed tiles; where weights are streamed
+
+# --------------------------------------------------------------------------- where it applies
+
+
+@dataclass(frozen=True)
+class Site:
+    """A convolution by 3 x 3 taps: places of rows and columns in the image, and the axes."""
+
+    image: Scalar
+    weights: Scalar
+    rows: Place
+    columns: Place
+    channels: Place
+    around: tuple[Var, ...]
+    filters: Var
+
+    def axis(self, place: Place) -> Var:
+        """The axis of the result along a place."""
+        return place.terms[0][0]
+
+    @property
+    def extents(self) -> tuple[int, int]:
+        found = [self.axis(p).extent for p in (self.rows, self.columns)]
+        assert isinstance(found[0], int) and isinstance(found[1], int)
+        return found[0], found[1]
+
+
+def find_site(kernel: Kernel, number: int) -> Site | None:
+    """The convolution that a kernel is, where operand `number` is its image; None where it has
+    other taps than 3 x 3, strides, dilation or groups."""
+    (reduction,) = kernel.reductions
+    image, weights = (reduction.value.args[n] for n in (number, 1 - number))
+    found = places(image)
+    if found is None or not image.dtype.is_float or weights.kind != "load":
+        return None
+    windows = [_ordered(p, kernel) for p in found if len(p.terms) == 2]
+    alone = [p for p in found if len(p.terms) == 1]
+    summed = [p for p in alone if p.terms[0][0] in kernel.reduce_axes]
+    around = tuple(p.terms[0][0] for p in alone if p not in summed)
+    if len(windows) != 2 or len(found) != len(windows) + len(alone) or len(summed) != 1:
+        return None
+    if any(p.guard for p in alone) or any(w is None for w in windows):
+        return None
+    rows, columns = windows
+    assert rows is not None and columns is not None
+    axes = {*around, rows.terms[0][0], columns.terms[0][0]}
+    others = [v for v in kernel.axes if v not in axes]
+    steps = {summed[0].terms[0][0], rows.terms[1][0], columns.terms[1][0]}
+    if len(others) != 1 or set(kernel.reduce_axes) != steps or weights.guards or weights.args:
+        return None
+    moving = {v for v in (*kernel.axes, *steps) if weights.index.coefficient(v) != 0}
+    if moving != {*steps, others[0]} or not isinstance(others[0].extent, int):
+        return None
+    return Site(image, weights, rows, columns, summed[0], around, others[0])
+
+
+def _ordered(place: Place, kernel: Kernel) -> Place | None:
+    """Result's axis first, then the taps; None where it is no row of three taps without a step."""
+    place = replace(place, terms=tuple(sorted(place.terms, key=lambda t: t[0] not in kernel.axes)))
+    (axis, _), (tap, _) = place.terms
+    plain = all(step == 1 for _, step in place.terms) and isinstance(axis.extent, int)
+    if not plain or axis not in kernel.axes or tap not in kernel.reduce_axes:
+        return None
+    return place if tap.extent == TAPS else None
+
+
+def pays(site: Site, transforms: Transforms) -> bool:
+    """Is it worth the transforms, and what tiles compute beyond the edges?"""
+    channels, filters = site.channels.extent, site.filters.extent
+    assert isinstance(channels, int) and isinstance(filters, int)
+    m, size = transforms.results, transforms.size
+    tiles = math.prod(-(-extent // m) for extent in site.extents)
+    fast = tiles * size**2 * (channels * filters + TRANSFORMS * (channels + filters))
+    direct = math.prod(site.extents) * TAPS**2 * channels * filters
+    return filters >= 8 and 1.15 * fast < direct
+
+
+# --------------------------------------------------------------------------- loops
+
+
+def plan_winograd(
+    kernel: Kernel, site: Site, transforms: Transforms, target: Target
+) -> tuple[Kernel, Function]:
+    """The scheduled kernel and its loops."""
+    plan = _Plan(kernel, site, transforms, target)
+    return replace(kernel, schedule=plan.schedule), plan.function()
+
+
+class _Plan:
+    def __init__(self, kernel: Kernel, site: Site, transforms: Transforms, target: Target) -> None:
+        self.kernel, self.site, self.f, self.target = kernel, site, transforms, target
+        self.dtype = site.image.dtype
+        channels, filters = site.channels.extent, site.filters.extent
+        assert isinstance(channels, int) and isinstance(filters, int)
+        self.channel, self.channels, self.filters = site.channels.terms[0][0], channels, filters
+        self.lanes = target.lanes(self.dtype)
+        self.filter_lanes = fitting_lanes(filters, self.lanes)
+        self.vectors, self.height = tile_shape(64, filters, self.filter_lanes, target.registers)
+        width = self.vectors * self.filter_lanes
+        self.width = width if filters % width == 0 else filters
+        m = transforms.results
+        self.tile_rows, self.tile_columns = (-(-e // m) for e in site.extents)
+        self.tall = self._tall()
+        self.block = Var("rows_block", self.tile_rows // self.tall)
+        self.filter_block = Var("filters_block", filters // self.width)
+        self.filter = Var(site.filters.name, self.width)
+        self.row, self.column = Var("tile_row", self.tall), Var("tile_column", self.tile_columns)
+        self.tiles = self.tall * self.tile_columns
+        self.scratch: list[Buffer] = []
+
+    def _tall(self) -> int:
+        """Rows of tiles that are transformed at a time: they divide the rows of the image."""
+        if self.site.extents[0] % self.f.results:
+            return self.tile_rows
+        row = self.f.size**2 * self.tile_columns * (self.channels + self.width) * self.dtype.bytes
+        fitting = [n for n in range(1, self.tile_rows + 1) if self.tile_rows % n == 0]
+        weights = self.f.size**2 * self.channels * self.filters
+        room = LARGE_BLOCK if 2 * weights * self.dtype.bytes > self.target.l2 else BLOCK
+        return max((n for n in fitting if n * row <= room), default=1)
+
+    @property
+    def schedule(self) -> tuple[Directive, ...]:
+        return (
+            Vectorize(self.site.filters.name, self.filter_lanes),
+            TileBy(self.site.filters.name, self.vectors * self.filter_lanes),
+            TileBy(self.site.axis(self.site.rows).name, self.tall * self.f.results),
+        )
+
+    def function(self) -> Function:
+        weights, packed, taps = self._weights()
+        staged, copies = self._staged()
+        inside: tuple[Stmt, ...] = (
+            *copies,
+            self._elements(staged),
+            *_nest([self.filter_block], [self._products(packed), *self._results()]),
+        )
+        around = [v for v in (*self.site.around, self.block) if v.extent != 1]
+        body = (weights, *_nest(around, inside))
+        # stages of their own share nothing but buffers that all threads see
+        own, shared = (self.scratch, []) if around else ([], self.scratch)
+        label, buffers = self.kernel.label, self.kernel.buffers
+        return Function(label, buffers, body, (*own, *taps), (packed, *shared))
+
+    def _own(self, name: str, size: int) -> Buffer:
+        buffer = Buffer(name, self.dtype, size, True)
+        self.scratch.append(buffer)
+        return buffer
+
+    def _apart(self, step: int) -> int:
+        """How far one place of a tile is from the next: no power of two, for then they would fall
+        on the same lines of the cache."""
+        return step + self.lanes
+
+    # ------------------------------------------------------------ weights
+
+    def _weights(self) -> tuple[Stmt, Buffer, tuple[Buffer, ...]]:
+        """weights[place][block of filters][channel][filter] for all places."""
+        site, size = self.site, self.f.size
+        i, j = site.rows.terms[1][0], site.columns.terms[1][0]
+        filters, channels = site.filters, self.channels
+        assert isinstance(filters.extent, int)
+        step = self._apart(channels * filters.extent)
+        packed = Buffer("weights", self.dtype, size**2 * step, True)
+        load, copies, buffers = self._taps(i, j)
+        taps = [[_at(load, {i: a, j: b}) for b in range(TAPS)] for a in range(TAPS)]
+        values = both_ways(self.f.weights, taps)
+        block, column = Index.of(filters) // self.width, Index.of(filters) % self.width
+        place = (block * channels + Index.of(self.channel)) * self.width + column
+        stores = [Store(packed.name, place + n * step, value) for n, value in enumerate(values)]
+        loop = For(filters, "vector", self.filter_lanes, tuple(stores))
+        return For(self.channel, "serial", 1, (*copies, loop)), packed, buffers
+
+    def _taps(self, i: Var, j: Var) -> tuple[Scalar, tuple[Stmt, ...], tuple[Buffer, ...]]:
+        """The weights of one channel, filters side by side: where taps lie together they are turned
+        in registers."""
+        site, filters = self.site, self.site.filters
+        index = site.weights.index
+        down, right = index.coefficient(i), index.coefficient(j)
+        turned = (down, right) in ((TAPS, 1), (-TAPS, -1))
+        if not turned or index.coefficient(filters) == 1:
+            return site.weights, (), ()
+        assert isinstance(filters.extent, int)
+        tap = Var("tap", TAPS**2)
+        none = {i: Index(), j: Index()}
+        first = 0 if right == 1 else TAPS**2 - 1
+        source = index.substitute(none) - first + Index.of(tap)
+        load = scalar.load(site.weights.name, source, self.dtype)
+        target = Index.of(tap) * filters.extent + Index.of(filters)
+        copy = Transpose(tap, filters, "taps", target, load, self.filter_lanes)
+        number = Index.of(i) * TAPS + Index.of(j)
+        number = number if right == 1 else number * -1 + first
+        turned_load = scalar.load("taps", number * filters.extent + Index.of(filters), self.dtype)
+        return turned_load, (copy,), (Buffer("taps", self.dtype, TAPS**2 * filters.extent, True),)
+
+    # ------------------------------------------------------------ elements
+
+    def _staged(self) -> tuple[Scalar, tuple[Stmt, ...]]:
+        """What the tiles of a block read, channels last."""
+        m, site = self.f.results, self.site
+        moves = (
+            (site.rows, self.row, Var("tile_i", self.f.size), Index.of(self.block) * self.tall),
+            (site.columns, self.column, Var("tile_j", self.f.size), Index()),
+        )
+        operand, order = site.image, list[Place]()
+        for place, tile, inside, start in moves:
+            (axis, _), (tap, _) = place.terms
+            change = {axis: start * m + Index.of(tile) * m, tap: Index.of(inside)}
+            operand = scalar.substitute(operand, change)
+            guard = _substituted(place.guard, change)
+            assert isinstance(axis.extent, int) and isinstance(place.extent, int)
+            if guard is None and axis.extent % m:
+                guard = Guard(place.index.substitute(change), 0, place.extent)
+            order.append(Place(((tile, m), (inside, 1)), place.unit, guard))
+        load, copies, buffer = stage(operand, [*order, site.channels], (), self.lanes, "staged")
+        self.scratch.append(buffer)
+        return load, copies
+
+    def _elements(self, staged: Scalar) -> Stmt:
+        """elements[place][tile][channel] for all places."""
+        size = self.f.size
+        i, j = (next(v for v in scalar.variables(staged) if v.name == n) for n in _INSIDE)
+        tile = [[_at(staged, {i: a, j: b}) for b in range(size)] for a in range(size)]
+        values = both_ways(self.f.elements, tile)
+        step = self._apart(self.tiles * self.channels)
+        buffer = self._own("elements", size**2 * step)
+        number = Index.of(self.row) * self.tile_columns + Index.of(self.column)
+        place = number * self.channels + Index.of(self.channel)
+        stores = [Store(buffer.name, place + n * step, value) for n, value in enumerate(values)]
+        lanes = fitting_lanes(self.channels, self.lanes)
+        (nest,) = _nest(
+            [self.row, self.column], [For(self.channel, "vector", lanes, tuple(stores))]
+        )
+        return nest
+
+    # ------------------------------------------------------------ products and results
+
+    def _products(self, weights: Buffer) -> Stmt:
+        """sums[place][tile][filter]"""
+        place, tile = Var("place", self.f.size**2), Var("tile", self.tiles)
+        filters = self.site.filters.extent
+        assert isinstance(filters, int)
+        left = Index.of(place) * self._apart(self.tiles * self.channels)
+        left = left + Index.of(tile) * self.channels
+        right = Index.of(place) * self._apart(self.channels * filters)
+        right = right + Index.of(self.filter_block) * (self.channels * self.width)
+        column = Index.of(self.filter)
+        step = self._apart(self.tiles * self.width)
+        sums = self._own("sums", self.f.size**2 * step)
+        acc = sum_of(self.kernel)
+        stored = Index.of(place) * step + Index.of(tile) * self.width + column
+        product = Tile(
+            tile,
+            self.filter,
+            (self.channel,),
+            acc.name,
+            scalar.load("elements", left + Index.of(self.channel), self.dtype),
+            scalar.load(
+                weights.name, right + Index.of(self.channel) * self.width + column, self.dtype
+            ),
+            (Store(sums.name, stored, acc),),
+            tile_rows(self.tiles, self.height),
+            self.vectors,
+            self.filter_lanes,
+            UNROLL,
+        )
+        return For(place, "serial", 1, (product,))
+
+    def _results(self) -> tuple[Stmt, ...]:
+        """The sums transformed back, then the results of all points of the block."""
+        m, size, width = self.f.results, self.f.size, self.width
+        number = Index.of(self.row) * self.tile_columns + Index.of(self.column)
+        base = number * width + Index.of(self.filter)
+        step = self._apart(self.tiles * width)
+        sums = [
+            [scalar.load("sums", base + (a * size + b) * step, self.dtype) for b in range(size)]
+            for a in range(size)
+        ]
+        values = both_ways(self.f.sums, sums)
+        line = self.tile_columns * m
+        points = self.tall * m * line
+        by_rows = self._own("by_rows", points * width)
+        first = (Index.of(self.row) * m * line + Index.of(self.column) * m) * width
+        stores = [
+            Store(by_rows.name, first + (a * line + b) * width + Index.of(self.filter), value)
+            for (a, b), value in zip(product(range(m), repeat=2), values, strict=True)
+        ]
+        loop = For(self.filter, "vector", self.filter_lanes, tuple(stores))
+        back = _nest([self.row, self.column], [loop])
+        return (*back, *self._finish(by_rows, line, points))
+
+    def _finish(self, by_rows: Buffer, line: int, points: int) -> list[Stmt]:
+        site, width = self.site, self.width
+        h, w = site.axis(site.rows), site.axis(site.columns)
+        row = Var(h.name, min(self.tall * self.f.results, site.extents[0]))
+        start = Index.of(self.block) * (self.tall * self.f.results)
+        filters = Index.of(self.filter_block) * width + Index.of(self.filter)
+        change = {h: start + Index.of(row), site.filters: filters}
+        writes = tuple(
+            replace(x, index=x.index.substitute(change), value=scalar.substitute(x.value, change))
+            for x in self.kernel.writes
+        )
+        place, column = Index.of(row) * line + Index.of(w), Index.of(self.filter)
+        body: list[Stmt] = []
+        if self.kernel.writes[0].index.coefficient(site.filters) == 1:
+            axes: tuple[Var, ...] = (row, w, self.filter)
+            total = scalar.load(by_rows.name, place * width + column, self.dtype)
+        else:
+            self._own("by_columns", points * width)
+            point = Var("point", points)
+            value = scalar.load(by_rows.name, Index.of(point) * width + column, self.dtype)
+            target = column * points + Index.of(point)
+            body.append(
+                Transpose(self.filter, point, "by_columns", target, value, self.filter_lanes)
+            )
+            axes = (self.filter, row, w)
+            total = scalar.load("by_columns", column * points + place, self.dtype)
+        found = results(self.kernel, writes, axes, total, self.target)
+        self.scratch += found.scratch
+        return [*body, *found.body]
+
+
+_INSIDE = ("tile_i", "tile_j")
+
+
+def _at(value: Scalar, points: dict[Var, int]) -> Scalar:
+    return scalar.substitute(value, {v: Index.of(n) for v, n in points.items()})
+
+
+def _substituted(guard: Guard | None, change: dict[Var, Index]) -> Guard | None:
+    return guard and Guard(guard.value.substitute(change), guard.low, guard.high)
+
+
+def _nest(axes: Sequence[Var], body: Sequence[Stmt]) -> tuple[Stmt, ...]:
+    found = tuple(body)
+    for v in reversed(axes):
+        if v.extent != 1:
+            found = (For(v, "serial", 1, found),)
+    return found

@@ -1,0 +1,101 @@
+"""Random convolutions and their gradients: every way to loop gives what NumPy gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ir import ops
+from ir.graph import Graph
+from ir.interpret import run_graph
+from ir.interpret_loops import run_function, run_kernel
+from ir.types import bind_dim
+from ir.verify_loops import verify_function, verify_kernel
+from nncompiler.autodiff import differentiate
+from nncompiler.codegen.llvm import assemble, host
+from nncompiler.frontend.convolution import convolve
+from nncompiler.options import Options
+from nncompiler.pipeline import Lowered, lower_graph
+from runtime.artifact import Artifact
+from runtime.session import Session
+
+SMALL = replace(host(), l1=1 << 10, l2=1 << 12)  # everything is too large for its caches
+CHANNELS = (1, 2, 3, 5, 8, 16, 17, 20)
+
+
+@st.composite
+def convolutions(draw: Any) -> tuple[Graph, int]:
+    """(y, dx and dw of a convolution, how large the batch is)"""
+    groups = draw(st.sampled_from((1, 1, 1, 2, 3)))
+    channels = draw(st.sampled_from(CHANNELS))
+    filters = channels if draw(st.booleans()) else draw(st.sampled_from(CHANNELS))
+    if draw(st.integers(0, 4)) == 0:
+        groups, channels, filters = channels, 1, 1  # depthwise
+    rank = draw(st.sampled_from((2, 2, 2, 1)))
+    each: list[tuple[int, ...]] = []
+    for _ in range(rank):
+        kernel = draw(st.sampled_from((3, 3, 3, 1, 2, 5)))
+        stride = draw(st.sampled_from((1, 1, 2, 3)))
+        dilation = draw(st.sampled_from((1, 1, 1, 2)))
+        low, high = draw(st.sampled_from(((0, 0), (1, 1), (0, 1), (2, 3))))
+        least = max((kernel - 1) * dilation + 1 - low - high, 1)
+        extent = least + draw(st.integers(0, 12))
+        each.append((kernel, stride, dilation, low, high, extent))
+    kernels, strides, dilations, lows, highs, extents = zip(*each, strict=True)
+    batch = draw(st.sampled_from((1, 3)))
+    named: Any = "batch" if draw(st.booleans()) else batch
+    x = ops.input("x", "f32", (named, groups * channels, *extents))
+    w = ops.input("w", "f32", (groups * filters, channels, *kernels))
+    pads = tuple(zip(lows, highs, strict=True))
+    y = convolve(x, w, strides, pads, dilations, groups)
+    g = ops.input("g", "f32", y.shape)
+    dx, dw = differentiate(y, [x, w], g)
+    return Graph("conv", (x, w, g), {"y": ops.relu(y) + 1, "dx": dx * 2, "dw": w - dw}), batch
+
+
+def feed_of(graph: Graph, batch: int) -> dict[str, Any]:
+    random = np.random.default_rng(1)
+    return {
+        n.attrs["id"]: random.integers(-4, 5, [bind_dim(d, {"batch": batch}) for d in n.shape])
+        .astype(np.float32)
+        for n in graph.inputs
+    }  # fmt: skip
+
+
+def check(lowered: Lowered, graph: Graph, feed: dict[str, Any]) -> None:
+    expected = run_graph(graph, feed)
+    for scheduled in lowered.scheduled:
+        verify_function(scheduled.function)
+        verify_kernel(scheduled.kernel)
+    found = Session(Artifact(lowered.plan, assemble(lowered.module, lowered.target)))(feed)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=2e-3, err_msg=name)
+
+
+@settings(max_examples=40)
+@given(convolutions(), st.sampled_from((host(), host(), SMALL)), st.sampled_from((2, 0, 4)))
+def test_random_convolutions(drawn: tuple[Graph, int], target: Any, winograd: int) -> None:
+    graph, batch = drawn
+    lowered = lower_graph(graph, target=target, options=Options(winograd=winograd))
+    check(lowered, graph, feed_of(graph, batch))
+
+
+@settings(max_examples=10)
+@given(convolutions())
+def test_the_loops_mean_what_the_kernels_mean(drawn: tuple[Graph, int]) -> None:
+    graph, batch = drawn
+    random = np.random.default_rng(1)
+    for s in lower_graph(graph).scheduled:
+        buffers: dict[str, Any] = {}
+        for b in s.function.buffers:
+            size = bind_dim(b.size, {"batch": batch})
+            buffers[b.name] = random.integers(-4, 5, size).astype(b.dtype.numpy)
+        plain = {k: v.copy() for k, v in buffers.items()}
+        run_function(s.function, buffers, {"batch": batch})
+        run_kernel(s.kernel, plain, {"batch": batch})
+        for b in s.function.buffers:
+            np.testing.assert_allclose(buffers[b.name], plain[b.name], rtol=1e-4, atol=2e-3)

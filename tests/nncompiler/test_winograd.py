@@ -1,0 +1,108 @@
+"""Convolutions by Winograd's transforms: right, as accurate as promised, only where asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ir import ops
+from ir.graph import Graph
+from ir.interpret import run_graph
+from nncompiler.autodiff import differentiate
+from nncompiler.compilation import compile_graph
+from nncompiler.frontend.convolution import convolve
+from nncompiler.options import Options
+from nncompiler.pipeline import lower_graph
+from nncompiler.schedule.transforms import BY_RESULTS, TAPS
+from runtime.session import Session
+from tests.nncompiler.test_convolution_shapes import feed_of
+from tests.stages import stages
+
+
+def network(
+    batch: Any, channels: int, size: tuple[int, int], filters: int, pad: int, dtype: str = "f32"
+) -> Graph:
+    x = ops.input("x", dtype, (batch, channels, *size))
+    w = ops.input("w", dtype, (filters, channels, 3, 3))
+    y = convolve(x, w, (1, 1), ((pad, pad),) * 2, (1, 1), 1)
+    g = ops.input("g", dtype, y.shape)
+    dx, _ = differentiate(y, [x, w], g)
+    return Graph("conv", (x, w, g), {"y": ops.relu(y), "dx": dx})
+
+
+CASES = {
+    "even": network("batch", 16, (8, 8), 16, 1),
+    "odd rows": network("batch", 16, (9, 8), 24, 1),
+    "odd columns": network(2, 16, (8, 7), 32, 1),
+    "valid": network("batch", 20, (11, 10), 16, 0),
+    "wide padding": network("batch", 16, (8, 8), 17, 2),
+    "one image": network(1, 32, (12, 16), 80, 1),
+    "blocks of filters": network(3, 16, (8, 6), 128, 1),
+    "blocks of rows": network("batch", 48, (32, 12), 48, 1),
+}
+
+
+def uses_winograd(graph: Graph, results: int) -> bool:
+    found = lower_graph(graph, options=Options(winograd=results)).scheduled
+    buffers = [b for s in found for b in (*s.function.scratch, *s.function.workspace)]
+    return any(b.name == "elements" for b in buffers)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_stage_agrees(name: str) -> None:
+    graph = CASES[name]
+    assert uses_winograd(graph, 2)
+    feed = feed_of(graph, 3)
+    expected = run_graph(graph, feed)
+    for stage, run in stages(graph).items():
+        for output, value in run(feed).items():
+            np.testing.assert_allclose(
+                value, expected[output], rtol=1e-4, atol=2e-3, err_msg=f"{stage} {output}"
+            )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_threads_do_not_change_a_bit(name: str) -> None:
+    graph = CASES[name]
+    random = np.random.default_rng(0)
+    feed = {k: random.normal(size=v.shape).astype("f4") for k, v in feed_of(graph, 5).items()}
+    artifact = compile_graph(graph, options=Options(cache=False))
+    one, three = (Session(artifact, {}, threads)(feed) for threads in (1, 3))
+    for output, value in one.items():
+        np.testing.assert_array_equal(value, three[output])
+
+
+@pytest.mark.parametrize(("results", "bound"), [(0, 1.5e-6), (2, 1.5e-6), (4, 3e-5)])
+def test_errors_relative_to_the_largest_value(results: int, bound: float) -> None:
+    graph = network("batch", 64, (16, 16), 64, 1)
+    assert uses_winograd(graph, results) == (results > 0)
+    random = np.random.default_rng(0)
+    wide = {k: random.normal(size=v.shape) for k, v in feed_of(graph, 2).items()}
+    artifact = compile_graph(graph, options=Options(cache=False, winograd=results))
+    found = Session(artifact)({k: v.astype("f4") for k, v in wide.items()})
+    exact = run_graph(network("batch", 64, (16, 16), 64, 1, "f64"), wide)
+    for output, value in exact.items():
+        assert np.abs(found[output] - value).max() <= bound * np.abs(value).max()
+
+
+@pytest.mark.parametrize("results", BY_RESULTS)
+def test_the_transforms_give_the_sums_of_products(results: int) -> None:
+    f = BY_RESULTS[results]
+    elements, weights, sums = (np.array(m) for m in (f.elements, f.weights, f.sums))
+    random = np.random.default_rng(0)
+    x, w = random.normal(size=f.size), random.normal(size=TAPS)
+    np.testing.assert_allclose(
+        sums @ ((weights @ w) * (elements @ x)), np.correlate(x, w), atol=1e-12
+    )
+
+
+def test_few_channels_are_summed_directly() -> None:
+    assert not uses_winograd(network("batch", 3, (32, 32), 16, 1), 2)
+
+
+@pytest.mark.parametrize("wrong", [1, 3, -2, True, None])
+def test_other_options_are_told(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="winograd"):
+        Options(winograd=wrong)
