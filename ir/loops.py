@@ -176,12 +176,14 @@ class Outermost:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """Sum one slice of `axis` after the other, with partial sums of the whole result in memory."""
+    """Sum one slice of `length` steps of `axis` after the other, with partial sums of the whole
+    result in memory: what a slice reads stays in the cache."""
 
     axis: str
+    length: int
 
     def __str__(self) -> str:
-        return f"Partial({self.axis})"
+        return f"Partial({self.axis}, {self.length})"
 
 
 Directive = Vectorize | TileBy | Unroll | Parallel | Pack | Outermost | Partial
@@ -263,7 +265,8 @@ class Tile:
 
     `rows` lists the heights of the register tiles from tall to flat; the last ones serve what the
     taller leave over. `lanes` * `vectors` columns are computed at a time; of a `dot` tile, whose
-    lanes run over the last of the k axes, `vectors` columns are.
+    lanes run over the last of the k axes, `vectors` columns are. Where there is a `slice` (s,
+    length), the first of the k axes runs over s .. s + length alone, and not beyond its extent.
     """
 
     m: Var
@@ -278,6 +281,7 @@ class Tile:
     lanes: int
     unroll: int
     dot: bool = False
+    slice: tuple[Var, int] | None = None
 
     @property
     def columns(self) -> int:

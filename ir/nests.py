@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ir.index import Index, Var
+from ir.index import Guard, Index, Var
 from ir.loops import (
     Accumulate,
     For,
@@ -97,12 +97,22 @@ def block_loops(block: Tile | Transpose) -> tuple[Stmt, ...]:
 
 def _tile_loops(tile: Tile) -> tuple[Stmt, ...]:
     """The loop nest that a micro-kernel stands for."""
-    product = apply("mul", (tile.lhs, tile.rhs), tile.lhs.dtype)
+    lhs, rhs = (_in_slice(x, tile) for x in (tile.lhs, tile.rhs))
+    product = apply("mul", (lhs, rhs), tile.lhs.dtype)
     body: list[Stmt] = [Init(tile.acc, const(0, tile.lhs.dtype))]
     body += _nest(tile.k, "serial", [Accumulate(tile.acc, "sum", product)])
     body += tile.epilogue
     columns = For(tile.n, "vector", max(1, tile.columns), tuple(body))
     return (For(tile.m, "vector", max((1, *tile.rows)), (columns,)),)
+
+
+def _in_slice(operand: Scalar, tile: Tile) -> Scalar:
+    """The operand of a micro-kernel, zero outside of its slice of the first summed axis."""
+    if tile.slice is None or operand.kind != "load":
+        return operand
+    start, length = tile.slice
+    guard = Guard(Index.of(tile.k[0]) - Index.of(start), 0, length)
+    return load(operand.name, operand.index, operand.dtype, guards=(*operand.guards, guard))
 
 
 def _transpose_loops(copy: Transpose) -> tuple[Stmt, ...]:

@@ -147,7 +147,11 @@ def _tile(tile: Tile, indent: str) -> Iterator[str]:
     yield f"{indent}tile for ({_ranges((tile.m, tile.n))}) {{"
     yield f"{indent}  {tile.lhs.dtype} {tile.acc} = 0;"
     product = f"{render(tile.lhs)} * {render(tile.rhs)}"
-    yield f"{indent}  for ({_ranges(tile.k)}) {tile.acc} += {product};"
+    ranges = _ranges(tile.k)
+    if tile.slice is not None:
+        start, length = tile.slice
+        ranges = f"{start} <= {tile.k[0]} < {start} + {length}, {ranges}"
+    yield f"{indent}  for ({ranges}) {tile.acc} += {product};"
     yield from _lines(tile.epilogue, indent + "  ")
     yield f"{indent}}}"
 

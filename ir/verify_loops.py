@@ -170,6 +170,8 @@ def _body(
             case Tile():
                 same = stmt.lhs.dtype == stmt.rhs.dtype
                 check.require(same, "the operands of a tile have different dtypes")
+                if stmt.slice is not None:
+                    check.scope(Index.of(stmt.slice[0]), axes)
                 known = {**names, stmt.acc: stmt.lhs.dtype}
                 _body(stmt.epilogue, check, (*axes, stmt.m, stmt.n), known, accumulators)
 

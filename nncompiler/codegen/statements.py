@@ -187,7 +187,7 @@ class Writer(Expressions):
             self._vector_loop(stmt)
         else:
             part = self.range(stmt.var)
-            self._run(stmt.var, part.start, part.stop, 1, [stmt.body])
+            self._run(stmt.var, part.start, part.stop, stmt.step, [stmt.body])
 
     def _unrolled(self, stmt: For) -> None:
         assert isinstance(stmt.var.extent, int)

@@ -125,29 +125,37 @@ class _Tiles(Blocks):
     ) -> list[Value]:
         """The loops over the summed axes; the last one is unrolled."""
         axis, rest = axes[0], axes[1:]
-        total = self.w.extent(axis.extent)
+        start, stop = self._steps(axis)
         if rest:
 
             def outer(k: Value, now: list[Value]) -> list[Value]:
                 return self._sum_over(rest, {**at, axis: k}, now, height, vectors, mask)
 
-            return self.w.loop(constant(0, i64), total, 1, sums, outer)
+            return self.w.loop(start, stop, 1, sums, outer)
 
         def steps(count: int, k: Value, now: list[Value]) -> list[Value]:
             return self._multiply({**at, axis: k}, axis, count, now, height, vectors, mask)
 
         unroll = self.t.unroll
+        total = self.e.sub(stop, start)
         length = number_of(total)
         if length is not None and length <= 2 * unroll:
-            return steps(int(length), constant(0, i64), sums)
-        whole = self.e.sub(total, self._remainder(total, unroll))
-        sums = self.w.loop(
-            constant(0, i64), whole, unroll, sums, lambda k, now: steps(unroll, k, now)
-        )
+            return steps(int(length), start, sums)
+        whole = self.e.sub(stop, self._remainder(total, unroll))
+        sums = self.w.loop(start, whole, unroll, sums, lambda k, now: steps(unroll, k, now))
         if length is not None:
             left = int(length) % unroll
             return steps(left, whole, sums) if left else sums
-        return self.w.loop(whole, total, 1, sums, lambda k, now: steps(1, k, now))
+        return self.w.loop(whole, stop, 1, sums, lambda k, now: steps(1, k, now))
+
+    def _steps(self, axis: Var) -> tuple[Value, Value]:
+        """Where the loop over a summed axis starts and stops."""
+        total = self.w.extent(axis.extent)
+        if self.t.slice is None or axis != self.t.k[0]:
+            return constant(0, i64), total
+        start, length = self.t.slice
+        first = self.w.bindings[start.name].base
+        return first, self.e.minimum(self.e.add(first, constant(length, i64)), total)
 
     def _remainder(self, total: Value, unroll: int) -> Value:
         number = number_of(total)

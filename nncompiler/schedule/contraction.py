@@ -187,9 +187,8 @@ class _Loops:
         self.height = _directive(kernel, TileBy, m.name).size
         self.writes = kernel.writes
         self.outer = [v for v in kernel.axes if v not in (m, n)]
-        slices = [d.axis for d in kernel.schedule if isinstance(d, Partial)]
-        self.slice = next((v for v in kernel.reduce_axes if v.name in slices), None)
-        self.summed = tuple(v for v in kernel.reduce_axes if v != self.slice)
+        self.sliced = next((d for d in kernel.schedule if isinstance(d, Partial)), None)
+        self.summed = kernel.reduce_axes
         self.copies: list[Stmt] = []
         self.workspace: list[Buffer] = []
         self.scratch: list[Buffer] = []
@@ -205,7 +204,7 @@ class _Loops:
             self.lhs = self._packed(self.m, self.height, self.lhs, lanes, "packed_lhs")
         if Outermost(self.n.name) in schedule:
             self._cut_columns()
-        body = [*self.copies, *(self._sliced() if self.slice else self._whole())]
+        body = [*self.copies, *(self._slices(self.sliced) if self.sliced else self._whole())]
         label, buffers = self.kernel.label, self.kernel.buffers
         workspace, scratch = tuple(self.workspace), tuple(self.scratch)
         return Function(label, buffers, tuple(body), scratch, workspace)
@@ -229,7 +228,7 @@ class _Loops:
         )
         self.n, self.outer = column, [block, *self.outer]
 
-    def _tile(self, epilogue: Sequence[Stmt]) -> Stmt:
+    def _tile(self, epilogue: Sequence[Stmt], slice: tuple[Var, int] | None = None) -> Stmt:
         return Tile(
             self.m,
             self.n,
@@ -242,6 +241,7 @@ class _Loops:
             self.width // self.lanes,
             self.lanes,
             UNROLL,
+            slice=slice,
         )
 
     @property
@@ -285,18 +285,24 @@ class _Loops:
         self.scratch += function.scratch
         return function.body
 
-    def _sliced(self) -> list[Stmt]:
+    def _slices(self, sliced: Partial) -> list[Stmt]:
         """for each slice: partial += its sum;  then the results of all points."""
-        assert self.slice is not None
+        axis = next(v for v in self.summed if v.name == sliced.axis)
+        start, part = axis, None
+        if sliced.length == 1:
+            self.summed = tuple(v for v in self.summed if v != axis)
+        else:
+            start = Var(f"{axis.name}_slice", axis.extent)
+            part = start, sliced.length
         order = (*self.outer, self.m, self.n)
         index, size = row_major(order)
         dtype = self.lhs.dtype
         self.workspace.append(Buffer("partial", dtype, size, True))
-        not_first = Guard(Index.of(self.slice), 1, self.slice.extent)
+        not_first = Guard(Index.of(start), 1, start.extent)
         before = scalar.load("partial", index, dtype, guards=(not_first,))
         after = scalar.apply("add", (before, self.acc), dtype)
-        tile = _nest(self.outer, self._tile([Store("partial", index, after)]))
-        loop = For(self.slice, "ordered", 1, (tile,))
+        tile = _nest(self.outer, self._tile([Store("partial", index, after)], part))
+        loop = For(start, "ordered", sliced.length, (tile,))
         return [loop, *self._finish(self.kernel.axes, scalar.load("partial", index, dtype))]
 
 

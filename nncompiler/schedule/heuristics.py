@@ -33,6 +33,7 @@ HORIZONTAL_COST = 20  # combining the lanes of one vector
 LARGE, LONG, REUSED = 1 << 19, 1 << 11, 256
 SINGLE_ROW = 8  # vectors of a tile with one row
 LONG_SLICE = 256  # summed elements between two additions to partial sums in memory
+MANY_SLICES, REREAD = 2, 32  # slices pay from this many on, and where so many rows read a column
 MOST_TURNED = 1 << 14  # elements of a block of the result that is written in another order
 FULL_UNROLL = 16  # reductions no longer than this are written out
 
@@ -145,8 +146,12 @@ def _blocking(
     operands = sum(size_of(b.size) * b.dtype.bytes for b in kernel.buffers if not b.written)
     steps = math.prod(size_of(v.extent) for v in rest)
     is_static = all(isinstance(v.extent, int) for v in kernel.axes)
-    if rest and is_static and steps >= LONG_SLICE and operands > target.l2:
-        return [Partial(first.name)]
+    if is_static and operands > target.l2:
+        if rest and steps >= LONG_SLICE:
+            return [Partial(first.name, 1)]
+        is_long = size_of(first.extent) >= MANY_SLICES * LONG_SLICE
+        if not rest and is_long and not is_packed and size_of(m.extent) >= REREAD:
+            return [Partial(first.name, LONG_SLICE)]
     assert isinstance(n.extent, int)
     columns = n.extent
     weights = math.prod(

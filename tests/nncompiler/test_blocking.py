@@ -50,8 +50,15 @@ def product() -> Graph:
     return Graph("product", (a, b), {"y": ops.contract(a, b, "pmk,nk->pmn")})
 
 
+def over_time() -> Graph:
+    """A weight gradient over time and batch: the last slice of the sum is a short one."""
+    x, g = ops.input("x", "f32", ("batch", 130, 40)), ops.input("g", "f32", ("batch", 130, 70))
+    return Graph("time", (x, g), {"dw": ops.contract(x, g, "btm,btn->mn") * 2})
+
+
 CASES = {
     "partial sums": (convolution("dw"), Partial),
+    "slices of one long sum": (over_time(), Partial),
     "turned result": (convolution("y", 2), Pack),
     "blocks of columns": (product(), Outermost),
 }
