@@ -34,6 +34,7 @@ from ir.loops import (
 from ir.nests import identity, start_of, store_row
 from ir.scalar import Scalar
 from nncompiler.schedule.heuristics import FULL_UNROLL, cost_of
+from nncompiler.schedule.pieces import pieces
 
 SCRATCH_LIMIT = 4096  # elements of one thread-local row
 KEPT_COST = 4  # instructions that are worth a store and a load
@@ -58,15 +59,20 @@ class _Rows:
         self.stored: dict[Scalar, tuple[int, Write]] = {}
 
     def function(self) -> Function:
-        body = self._point()
-        for v in reversed(self.outer):
-            if v is self.vector:
-                kind = "unroll vector" if self._is_cut(v) else "vector"
-                body = (For(v, kind, self.lanes, body),)
-            else:
-                body = (For(v, "serial", 1, body),)
+        body, outer = self._point(), self.outer
+        if outer and outer[-1] is self.vector and not self.kernel.reductions:
+            outer, vector = outer[:-1], outer[-1]
+            parts = pieces(self.kernel.writes, vector, self.lanes)
+            body = tuple(self._vector_loop(v, tuple(stores(w))) for v, w in parts)
+        for v in reversed(outer):
+            is_vector = v is self.vector
+            body = (self._vector_loop(v, body) if is_vector else For(v, "serial", 1, body),)
         scratch = tuple(buffer for _, buffer in self.scratch.values())
         return Function(self.kernel.label, self.kernel.buffers, body, scratch)
+
+    def _vector_loop(self, axis: Var, body: tuple[Stmt, ...]) -> For:
+        kind = "unroll vector" if self._is_cut(axis) else "vector"
+        return For(axis, kind, self.lanes, body)
 
     def _is_cut(self, axis: Var) -> bool:
         """Is the axis short, and are there edges of a padded value along it? Written out, the lanes

@@ -32,6 +32,7 @@ from ir.loops import (
     Tile,
     TileBy,
     Transpose,
+    Unroll,
     Vectorize,
 )
 from ir.scalar import Scalar
@@ -53,7 +54,6 @@ from nncompiler.schedule.results import results, row_major, sum_of
 from nncompiler.schedule.transforms import BY_RESULTS
 from nncompiler.schedule.winograd import find_site, pays, plan_winograd
 
-UNROLL = 4
 SCATTER_COST = 30.0  # cycles of a vector that is written or read at a distance
 TURN_COST = 8.0  # the same where a block of the result is turned before it is written
 
@@ -185,6 +185,7 @@ class _Loops:
         self.lanes = _directive(kernel, Vectorize, n.name).lanes
         self.width = _directive(kernel, TileBy, n.name).size
         self.height = _directive(kernel, TileBy, m.name).size
+        self.unroll = _directive(kernel, Unroll, "k").count
         self.writes = kernel.writes
         self.outer = [v for v in kernel.axes if v not in (m, n)]
         self.sliced = next((d for d in kernel.schedule if isinstance(d, Partial)), None)
@@ -240,7 +241,7 @@ class _Loops:
             tile_rows(self.m.extent, self.height, stream=self._is_stream),
             self.width // self.lanes,
             self.lanes,
-            UNROLL,
+            self.unroll,
             slice=slice,
         )
 
@@ -363,7 +364,7 @@ def _nest_all(axes: Sequence[Var], body: list[Stmt]) -> list[Stmt]:
     return body
 
 
-D = TypeVar("D", Vectorize, TileBy)
+D = TypeVar("D", Vectorize, TileBy, Unroll)
 
 
 def _directive(kernel: Kernel, kind: type[D], axis: str) -> D:

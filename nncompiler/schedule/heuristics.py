@@ -32,6 +32,7 @@ HORIZONTAL_COST = 20  # combining the lanes of one vector
 # When a contiguous operand is packed all the same: bytes in all, bytes of a row, times it is read.
 LARGE, LONG, REUSED = 1 << 19, 1 << 11, 256
 SINGLE_ROW = 8  # vectors of a tile with one row
+LARGE_TILE = 16  # vectors of sums that need little unrolling: their code is long enough
 LONG_SLICE = 256  # summed elements between two additions to partial sums in memory
 MANY_SLICES, REREAD = 2, 32  # slices pay from this many on, and where so many rows read a column
 MOST_TURNED = 1 << 14  # elements of a block of the result that is written in another order
@@ -132,7 +133,7 @@ def choose_contract(
         Vectorize(n.name, lanes),
         TileBy(n.name, vectors * lanes),
         TileBy(m.name, height),
-        Unroll("k", 4),
+        Unroll("k", 2 if vectors * height >= LARGE_TILE else 4),
         *packs,
     )
 
@@ -204,6 +205,8 @@ def tile_shape(rows: Dim, columns: int, lanes: int, registers: int) -> tuple[int
     operand and one broadcast must fit. Wide tiles read the left operand less often."""
     needed = max(1, -(-columns // lanes))
     widest = (8 if rows == 1 else 4) if registers >= 32 else 2
+    if isinstance(rows, Extent):
+        widest = min(widest, 3)  # 8 x 2 and 8 x 3 read the right operand half as often as 4 x 4
     vectors = min(needed, widest)
     if needed > widest:
         # fewest wasted vectors in the last tile, wide tiles first
