@@ -22,7 +22,7 @@ def compile(
     optimizer: Any = None,
     regularizer: Any = None,
     initializer: Any = "glorot_uniform",
-    metrics: str | Sequence[Any] = (),
+    metrics: str | Sequence[Any] | Mapping[str, Any] = (),
     loss_weights: Mapping[str, float] | None = None,
     objectives: Mapping[str, Objective] | None = None,
     outputs: str | Sequence[Any] | None = None,
@@ -36,7 +36,8 @@ def compile(
     optimizer    nnc.SGD(0.1), ... or a name; None: no update
     regularizer  nnc.L2(1e-4), nnc.L1(...): of weights, not of biases
     initializer  of weights that have none of their own: a name, (name, {...}), a number, an array
-    metrics      names ("accuracy", "top_3", ...) or functions (prediction, target), of all outputs
+    metrics      names ("accuracy", "top_3", ...) or functions (prediction, target), of all outputs;
+                 a dict by output: of each its own
     loss_weights factors of the losses by output, 1 where there is none
     objectives   nnc.Objective(...) by name instead of loss and optimizer: each is trained on its
                  own part of the graph, by `model.objectives[name].step(x, t)`, fit ...

@@ -14,9 +14,11 @@ import numpy as np
 
 from ir.graph import Graph
 from nncompiler.data import as_rows, name_values
+from nncompiler.frontend.goals import make_objective
 from nncompiler.frontend.losses import DENSE, LABELS
 from nncompiler.frontend.network import read_network
-from nncompiler.frontend.objective import SAMPLE_WEIGHT, Objective, kinds_of, make_objective
+from nncompiler.frontend.objective import SAMPLE_WEIGHT, Objective, kinds_of
+from nncompiler.portions import fixed_rows
 from nncompiler.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Blueprint:
         )
         self.objective = self.find(self.kinds, False)
         self.inputs = tuple(self.network.inputs)
+        self.rows = fixed_rows(self.network.inputs.values())
         self.outputs = tuple(self.objective.inference.outputs)
         self.targets = {name: t.id for name, t in self.objective.targets.items()}
 

@@ -6,6 +6,7 @@ through the runtime's `fit`, so they see the same batches in the same order.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from nncompiler.data import rows_of
 from nncompiler.frontend.losses import DENSE
 from nncompiler.frontend.objective import SAMPLE_WEIGHT
 from nncompiler.frontend.updates import AVERAGE, LEARNING_RATE, STEP_COUNT
+from nncompiler.portions import batch_rows, check_rows, mean_of, portions
 from nncompiler.settings import check_seed
 from runtime.history import History
 from runtime.recycle import result_empty
@@ -41,7 +43,7 @@ class Runner(Protocol):
     ) -> dict[str, float]: ...
 
 
-class Machine:
+class Machine(ABC):
     """A network with its parameters, optimizer state and history."""
 
     def __init__(self, blueprint: Blueprint, shared: State | None = None) -> None:
@@ -65,9 +67,9 @@ class Machine:
         self._views = blueprint.network.views
         self._parameters = self._view_parameters()
 
+    @abstractmethod
     def _part(self, blueprint: Blueprint) -> Machine:
         """A machine of the same kind for one objective, on this one's state."""
-        raise NotImplementedError
 
     def _view_parameters(self, prefix: str = "") -> ParameterView:
         """Live arrays by the parameters' names, of the state's entries with that prefix."""
@@ -78,8 +80,9 @@ class Machine:
             names = {n: (prefix + n, ()) for part in parts for n in part.network.parameters}
         return ParameterView(self.state, {n: p for n, p in names.items() if p[0] in self.state})
 
+    @abstractmethod
     def _open(self, name: str, kinds: Kinds, weighted: bool) -> Runner:
-        raise NotImplementedError
+        """What runs the graph of that name for such targets."""
 
     def runner(self, name: str, kinds: Kinds | None = None, weighted: bool = False) -> Runner:
         """What runs the graph of that name for such targets; made when first needed."""
@@ -190,15 +193,12 @@ class Machine:
 
     def predict(self, x: Any, batch_size: int | None = None) -> Any:
         """The outputs, computed in batches of that size."""
-        if batch_size is None:
+        if batch_size is None and self.blueprint.rows is None:
             return self.forward(x)
-        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise ValueError(f"batch_size must be a whole number, at least 1, got {batch_size!r}")
         data = {k: np.asarray(v) for k, v in self.blueprint.name_inputs(x).items()}
-        rows = rows_of(data)
         run = self.runner("forward")
-        starts = range(0, rows, batch_size) if rows else (0,)
-        parts = [run({k: v[i : i + batch_size] for k, v in data.items()}) for i in starts]
+        size = batch_rows(rows_of(data), batch_size, self.blueprint.rows)
+        parts = [run(part) for part in portions(data, size)] or [run(data)]
         names = self.blueprint.outputs
         return self._shape_outputs({n: _joined([p[n] for p in parts]) for n in names})
 
@@ -272,6 +272,7 @@ class Machine:
 
         x, t              arrays with one row per example (dicts or tuples of them where there are
                           several); or x an iterable of batches (x, t) and t None
+        batch_size        rows of a batch; a network of a fixed number of rows has its own
         validation_data   (x, t) or (x, t, sample_weight)
         validation_split  the last part of the rows, 0 to 1, is not trained on but scored
         callbacks         objects with Keras' methods, or functions (epoch, logs)
@@ -313,22 +314,37 @@ class Machine:
     def pack(self, x: Any, t: Any, sample_weight: Any = None) -> Data:
         """Inputs by id, cast once and checked whole; ValueError where their rows disagree."""
         data = self.blueprint.pack(x, t, sample_weight)
-        rows_of(data)
         name = "score" if self.blueprint.objective.optimizer is None else "step"
-        return self._runner_for(name, data).prepare(data)
+        prepare, fixed = self._runner_for(name, data).prepare, self.blueprint.rows
+        rows = rows_of(data)
+        if fixed is None:
+            return prepare(data)
+        check_rows(rows, fixed)
+        parts = [prepare(part) for part in portions(data, fixed)]
+        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
     def train_epoch(self, data: Data, batch_size: int, order: Array | None) -> dict[str, float]:
-        means = self._runner_for("step", data).train(data, batch_size, order)
-        return {**means, **self._rank(data, batch_size)}
+        return {**self._train("step", data, batch_size, order), **self._rank(data, batch_size)}
 
     def train_batch(self, data: Data) -> tuple[dict[str, float], int]:
-        results = self._runner_for("step", data)(data)
-        scalars = {n: float(v) for n, v in results.items() if n == "loss" or _is_metric(n)}
-        return scalars, rows_of(data)
+        return self._run_batch("step", data), rows_of(data)
 
     def evaluate_data(self, data: Data, batch_size: int) -> dict[str, float]:
-        means = self._runner_for("score", data).train(data, batch_size, None)
-        return {**means, **self._rank(data, batch_size)}
+        return {**self._train("score", data, batch_size, None), **self._rank(data, batch_size)}
+
+    def _train(
+        self, name: str, data: Data, batch_size: int, order: Array | None
+    ) -> dict[str, float]:
+        """The means over rows of the graph's loss and metrics, batch after batch."""
+        if self.blueprint.rows is None:
+            return self._runner_for(name, data).train(data, batch_size, order)
+        check_rows(rows_of(data) if order is None else len(order), self.blueprint.rows)
+        parts = portions(data, self.blueprint.rows, order)
+        return mean_of([self._run_batch(name, part) for part in parts])
+
+    def _run_batch(self, name: str, data: Data) -> dict[str, float]:
+        results = self._runner_for(name, data)(data)
+        return {n: float(v) for n, v in results.items() if n == "loss" or _is_metric(n)}
 
     def _rank(self, data: Data, batch_size: int) -> dict[str, float]:
         """The metrics that need the predictions of all rows, from one more pass over them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -43,7 +43,7 @@ class Settings:
     optimizer: Any = None
     regularizer: Any = None
     initializer: Any = "glorot_uniform"
-    metrics: tuple[Any, ...] = ()
+    metrics: tuple[Any, ...] | dict[str, tuple[Any, ...]] = ()
     outputs: tuple[Any, ...] | None = None
     seed: int = 0
     dtype: str = "float32"
@@ -92,8 +92,6 @@ class Settings:
         *, metrics: Any = (), outputs: Any = None, dtype: Any = "float32", **others: Any
     ) -> Settings:
         """Settings from the user's spelling: one metric or output instead of several."""
-        if isinstance(metrics, str) or callable(metrics):
-            metrics = (metrics,)
         if isinstance(outputs, str):
             outputs = (outputs,)
         try:
@@ -101,7 +99,7 @@ class Settings:
         except TypeError as error:
             raise CompileError(f"dtype: {error}", stage="api") from error
         return Settings(
-            metrics=tuple(metrics),
+            metrics=_several(metrics),
             outputs=None if outputs is None else tuple(outputs),
             dtype=name,
             **others,
@@ -111,13 +109,12 @@ class Settings:
         """The settings of one objective."""
         chosen = self.objectives[name]
         outputs = tuple(chosen.loss) if isinstance(chosen.loss, Mapping) else self.outputs
-        one = isinstance(chosen.metrics, str) or callable(chosen.metrics)
         return replace(
             self,
             loss=chosen.loss,
             optimizer=chosen.optimizer,
             regularizer=chosen.regularizer,
-            metrics=(chosen.metrics,) if one else tuple(chosen.metrics),
+            metrics=_several(chosen.metrics),
             loss_weights=chosen.loss_weights,
             outputs=outputs,
             objectives={},
@@ -149,6 +146,17 @@ class Settings:
         known = {f.name for f in fields(Options)}
         restored = replace(Options(), **{k: v for k, v in saved.items() if k in known})
         return Settings(**given, options=options or restored)
+
+
+def _several(metrics: Any) -> Any:
+    """A tuple of metrics from one or several, by output where they are given so."""
+    if isinstance(metrics, Mapping):
+        return {output: _several(some) for output, some in metrics.items()}
+    if isinstance(metrics, str) or callable(metrics):
+        return (metrics,)
+    if not isinstance(metrics, Iterable):
+        raise CompileError(f"metrics are names or functions, not {metrics!r}", stage="api")
+    return tuple(metrics)
 
 
 def check_seed(seed: Any) -> int:

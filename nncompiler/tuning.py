@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from nncompiler.machine import Machine
 from nncompiler.table import Table
 from runtime.monitors import EarlyStopping, larger_is_better
 
@@ -163,7 +164,12 @@ class _Task:
 
     def build_model(self, parameters: Parameters) -> Any:
         moved = self._for_fit(parameters)
-        return self.build(**{n: v for n, v in parameters.items() if n not in moved})
+        model = self.build(**{n: v for n, v in parameters.items() if n not in moved})
+        if not isinstance(model, Machine):
+            raise TypeError(
+                f"build has to return a model, as nnc.compile gives it, not {_kind(model)}"
+            )
+        return model
 
     def _for_fit(self, parameters: Parameters) -> list[str]:
         taken = inspect.signature(self.build).parameters
@@ -233,6 +239,10 @@ def _draw_one(name: str, values: Any, rng: np.random.Generator) -> Any:
 
 def _is_sequence(values: Any) -> bool:
     return isinstance(values, (Sequence, np.ndarray, range)) and not isinstance(values, str)
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def _rank(trial: Trial, sign: float) -> float:

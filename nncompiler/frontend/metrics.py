@@ -115,7 +115,7 @@ def _is_wide(y: Node) -> bool:
 
 def _error(r: Result, name: str) -> Node:
     if r.kind == LABELS:
-        raise ValueError(f"the metric '{name}' needs values as targets, not class numbers")
+        raise ValueError("it needs values as targets, not class numbers")
     return r.prediction - r.target
 
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property, reduce
-from typing import Any, cast
 
 from ir import ops
 from ir.graph import Graph, Node, substitute
@@ -27,17 +26,13 @@ from nncompiler.frontend.losses import (
     DENSE,
     LABELS,
     Loss,
-    make_loss,
     mean_loss,
     target_kind,
     target_shape,
 )
-from nncompiler.frontend.metrics import Metric, Result, make_metric
-from nncompiler.frontend.names import suggest
-from nncompiler.frontend.optimizers import make_optimizer
-from nncompiler.frontend.rankings import RANKINGS, Outcome, Ranking
-from nncompiler.frontend.regularizers import Regularizer, make_regularizer
-from nncompiler.frontend.schedules import check_number
+from nncompiler.frontend.metrics import Metric, Result
+from nncompiler.frontend.rankings import VALUES, Outcome, Ranking
+from nncompiler.frontend.regularizers import Regularizer
 from nncompiler.frontend.site import Built, Network, Parameter
 from nncompiler.frontend.updates import Optimizer, Update
 
@@ -66,7 +61,8 @@ class Objective:
     """A network with what it is trained for; made by `make_objective`.
 
     `kinds` says which outputs take class numbers ("labels") instead of values ("dense").
-    `metrics` are part of the graphs, `rankings` are computed from predictions of a whole data set.
+    By output, `metrics` are part of the graphs, `rankings` computed from predictions of a whole
+    data set.
     `trained` are patterns of the parameters that this objective changes; `prefix` stands before the
     ids of its optimizer's states.
     """
@@ -75,10 +71,10 @@ class Objective:
     losses: Mapping[str, Loss] = field(default_factory=dict)
     optimizer: Optimizer | None = None
     regularizer: Regularizer | None = None
-    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
     weighted: bool = False
-    rankings: Mapping[str, Ranking] = field(default_factory=dict)
+    rankings: Mapping[str, Mapping[str, Ranking]] = field(default_factory=dict)
     loss_weights: Mapping[str, float] = field(default_factory=dict)
     trained: tuple[str, ...] = ("*",)
     prefix: str = ""
@@ -288,11 +284,13 @@ class Objective:
             y, scores = built.outputs[output], self._scores(built, output)
             result = Result(y, scores, target.node, target.kind, loss)
             prefix = f"{output}_" if len(self.losses) > 1 else ""
-            for name, metric in self.metrics.items():
+            for name, metric in self.metrics.get(output, {}).items():
                 try:
                     values[f"metric:{prefix}{name}"] = metric(result)
                 except (ValueError, TypeError) as error:
-                    raise fail(f"the metric '{name}' of '{output}': {error}") from error
+                    raise _misfit(name, output, str(error)) from error
+            if target.kind == LABELS and (wrong := VALUES & set(self.rankings.get(output, ()))):
+                raise _misfit(min(wrong), output, "it needs values as targets, not class numbers")
         return values
 
     def rank(
@@ -306,96 +304,14 @@ class Objective:
             target = targets[self.targets[output].id]
             outcome = Outcome(predictions[output], target, 0.0 if scores else 0.5)
             prefix = f"{output}_" if len(self.losses) > 1 else ""
-            for name, ranking in self.rankings.items():
+            for name, ranking in self.rankings.get(output, {}).items():
                 values[prefix + name] = ranking(outcome)
         return values
 
 
-def make_objective(
-    network: Network,
-    *,
-    loss: object = None,
-    optimizer: object = None,
-    regularizer: object = None,
-    metrics: object = (),
-    kinds: str | Mapping[str, str] | None = None,
-    weighted: bool = False,
-    loss_weights: Mapping[str, float] | None = None,
-    trained: Sequence[str] = ("*",),
-    prefix: str = "",
-) -> Objective:
-    """The objective of a network; `loss` may be a dict by output, `kinds` and `loss_weights` too.
-
-    Raises CompileError for what is unknown, and for an optimizer of a network without parameters.
-    """
-    outputs = tuple(network.build(False).outputs)
-    try:
-        several = isinstance(metrics, Sequence) and not isinstance(metrics, str)
-        found = [make_metric(m) for m in cast(Sequence[object], metrics if several else [metrics])]
-        losses = _losses(loss, network)
-        weights = _loss_weights(loss_weights, losses)
-        made = make_optimizer(optimizer)
-        penalty = make_regularizer(regularizer)
-    except CompileError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise fail(str(error)) from error
-    for pattern in trained:
-        if pattern != "*" and not any(fnmatchcase(name, pattern) for name in network.parameters):
-            hint = suggest(pattern, network.parameters)
-            raise fail(f"no parameter of the objective's outputs fits '{pattern}'", hint=hint)
-    if made is not None and not any(p.trainable for p in network.parameters.values()):
-        frozen = next(iter(network.parameters), None)
-        raise fail(
-            f"output '{outputs[0]}' has no trainable parameters: there is nothing to optimize",
-            node=outputs[0],
-            hint=f"'{frozen}' is frozen" if frozen else "leave out the optimizer",
-        )
-    by_output = dict.fromkeys(losses, kinds) if isinstance(kinds, str) else dict(kinds or {})
-    chosen = dict(found)
-    rankings = {name: RANKINGS[name] for name in chosen if name in RANKINGS}
-    inside = {name: cast(Metric, m) for name, m in chosen.items() if name not in RANKINGS}
-    return Objective(
-        network,
-        losses,
-        made,
-        penalty,
-        inside,
-        by_output,
-        weighted,
-        rankings,
-        weights,
-        tuple(trained),
-        prefix,
-    )
-
-
-def _loss_weights(
-    given: Mapping[str, float] | None, losses: Mapping[str, Loss]
-) -> dict[str, float]:
-    for name, weight in (given or {}).items():
-        if name not in losses:
-            raise fail(
-                f"loss_weights of '{name}', an output without a loss", hint=suggest(name, losses)
-            )
-        check_number(f"loss_weights['{name}']", weight)
-    return {name: float(weight) for name, weight in (given or {}).items()}
-
-
-def _losses(loss: object, network: Network) -> dict[str, Loss]:
-    outputs = network.build(False).outputs
-    if loss is None:
-        return {}
-    chosen: Mapping[Any, Any] = loss if isinstance(loss, Mapping) else dict.fromkeys(outputs, loss)
-    for name in chosen:
-        if name not in outputs:
-            raise fail(f"the loss of '{name}', which is not an output", hint=suggest(name, outputs))
-    for name in chosen:
-        if not outputs[name].dtype.is_float:
-            raise fail(
-                f"the output '{name}' is {outputs[name].type}: a loss needs real values", node=name
-            )
-    return {name: make_loss(value) for name, value in chosen.items() if value is not None}
+def _misfit(metric: str, output: str, why: str) -> CompileError:
+    hint = f"choose by output: metrics={{'{output}': (...), ...}}"
+    return fail(f"the metric '{metric}' of '{output}': {why}", node=output, hint=hint)
 
 
 def kinds_of(objective: Objective, data: Mapping[str, tuple[bool, int]]) -> dict[str, str]:

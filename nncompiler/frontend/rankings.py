@@ -97,6 +97,9 @@ RANKINGS: Mapping[str, Ranking] = {
 }
 
 
+VALUES = frozenset({"r2"})  # are of targets that are values
+
+
 def _over_classes(o: Outcome, share: Callable[[int, int, int], float]) -> float:
     """share(hits, taken for the class, members) of class 1, or its mean over classes that occur."""
     y, t = o.labels

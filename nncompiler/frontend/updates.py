@@ -7,6 +7,7 @@ State (velocities, moments, the count of finished updates) are persistent inputs
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -109,7 +110,7 @@ class _Plan:
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class Optimizer(ABC):
     """The part that all optimizers share; a subclass has one `advance` per parameter.
 
     clip_value   bounds every entry of the gradients
@@ -162,9 +163,9 @@ class Optimizer:
         """Names of the arrays kept per parameter; all start as zeros."""
         return ()
 
+    @abstractmethod
     def advance(self, m: Moment) -> tuple[Node, dict[str, Node]]:
         """The parameter's next value and its slots' next values."""
-        raise NotImplementedError
 
     def build(
         self,

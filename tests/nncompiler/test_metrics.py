@@ -140,3 +140,66 @@ def test_early_stopping_knows_which_are_better_when_larger() -> None:
         assert nnc.EarlyStopping(name)._sign == -1.0
     for name in ("val_loss", "mae", "val_mse"):
         assert nnc.EarlyStopping(name)._sign == 1.0
+
+
+def two_outputs() -> Any:
+    g = network(3)
+    g.add_node("z", op="dense", units=2)
+    g.add_edge("x", "z")
+    return g
+
+
+def test_metrics_can_be_chosen_by_output() -> None:
+    settings: Any = {
+        "loss": {"y": "cross_entropy", "z": "mse"},
+        "metrics": {"y": ("accuracy", "f1"), "z": "mae"},
+        "outputs": ["y", "z"],
+    }
+    model = nnc.compile(two_outputs(), optimizer="sgd", **settings)
+    x, t = RNG.normal(size=(9, 3)), {"y": RNG.integers(0, 3, 9), "z": RNG.normal(size=(9, 2))}
+    assert sorted(model.evaluate(x, t)) == ["loss", "y_accuracy", "y_f1", "z_mae"]
+    found = model.predict(x)
+    scores = model.evaluate(x, t)
+    assert scores["y_accuracy"] == pytest.approx((found["y"].argmax(1) == t["y"]).mean())
+    assert scores["z_mae"] == pytest.approx(np.abs(found["z"] - t["z"]).mean(), rel=1e-5)
+    history = model.fit(x, t, validation_data=(x, t), verbose=0).history
+    assert {"y_f1", "val_z_mae"} <= set(history)
+    assert "z_accuracy" not in history
+
+
+def test_metrics_by_output_are_saved(tmp_path: Any) -> None:
+    model = nnc.compile(network(1), loss="mse", metrics={"y": ["mae", "r2"]})
+    model.save(tmp_path / "m.nnc")
+    again = nnc.load(tmp_path / "m.nnc")
+    assert sorted(again.evaluate(np.ones((4, 3)), np.ones((4, 1)))) == ["loss", "mae", "r2"]
+
+
+@pytest.mark.parametrize("name", ["mae", "mse", "r2"])
+def test_a_metric_of_values_does_not_fit_class_numbers(name: str) -> None:
+    model = nnc.compile(network(3), loss="cross_entropy", metrics=("accuracy", name))
+    with pytest.raises(nnc.CompileError, match=rf"metric '{name}' of 'y'.*by output") as caught:
+        model.evaluate(np.ones((4, 3)), np.zeros(4, int))
+    assert caught.value.node == "y"
+
+
+def test_metrics_of_an_output_without_a_loss_are_a_mistake() -> None:
+    g = two_outputs()
+    with pytest.raises(nnc.CompileError, match="metrics of 'z', an output without a loss"):
+        nnc.compile(g, loss={"y": "mse"}, metrics={"z": "mae"}, outputs=["y", "z"])
+    with pytest.raises(nnc.CompileError, match="metrics are names or functions, not 3"):
+        nnc.compile(g, loss="mse", metrics=3)
+
+
+def test_accuracy_mae_and_top_k_are_those_of_scikit_learn() -> None:
+    sk = pytest.importorskip("sklearn.metrics")
+    x, t = RNG.normal(size=(40, 3)), RNG.integers(0, 5, 40)
+    model = nnc.compile(network(5), loss="cross_entropy", metrics=("accuracy", "top_2"))
+    y, scores = model.predict(x), model.evaluate(x, t)
+    assert scores["accuracy"] == pytest.approx(sk.accuracy_score(t, y.argmax(1)))
+    assert scores["top_2"] == pytest.approx(sk.top_k_accuracy_score(t, y, k=2))
+    values = RNG.normal(size=(40, 5))
+    model = nnc.compile(network(5), loss="mse", metrics=("mae", "mse", "rmse"))
+    y, scores = model.predict(x), model.evaluate(x, values)
+    assert scores["mae"] == pytest.approx(sk.mean_absolute_error(values, y), rel=1e-5)
+    assert scores["mse"] == pytest.approx(sk.mean_squared_error(values, y), rel=1e-5)
+    assert scores["rmse"] == pytest.approx(sk.mean_squared_error(values, y) ** 0.5, rel=1e-5)

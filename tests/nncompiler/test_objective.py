@@ -11,8 +11,9 @@ import pytest
 from ir.interpret import run_graph
 from ir.text import print_graph
 from nncompiler.errors import CompileError
+from nncompiler.frontend.goals import make_objective
 from nncompiler.frontend.network import read_network
-from nncompiler.frontend.objective import GRAPHS, Objective, kinds_of, make_objective
+from nncompiler.frontend.objective import GRAPHS, Objective, kinds_of
 from nncompiler.frontend.optimizers import SGD, Adam
 from nncompiler.frontend.regularizers import L1, L2
 

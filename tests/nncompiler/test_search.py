@@ -125,6 +125,12 @@ def _nothing() -> Any:
     return nullcontext()
 
 
+@pytest.mark.parametrize("made", [None, "model"])
+def test_build_has_to_return_a_model(made: Any) -> None:
+    with pytest.raises(TypeError, match="build has to return a model.*not (None|a str)"):
+        nnc.search(lambda units: made, {"units": [1, 2]}, *data())
+
+
 def test_numpy_values_are_a_sequence() -> None:
     result = nnc.search(build, {"rate": np.array([0.01, 0.1])}, X, T, epochs=1)
     assert len(result) == 2
