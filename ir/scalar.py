@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -212,16 +212,35 @@ def render(root: Scalar) -> str:
 
     (t0 * t0) where t0 = tanh((x[i*4 + j] + b[j]))
     """
-    uses = Counter(a for s in walk([root]) for a in s.args)
+    ((named, text),) = render_together([[root]])
+    shared = ", ".join(f"{name} = {value}" for name, _, value in named)
+    return f"{text[0]} where {shared}" if shared else text[0]
+
+
+Named = tuple[str, Scalar, str]  # name, what it stands for, text
+
+
+def render_together(groups: Sequence[Sequence[Scalar]]) -> list[tuple[list[Named], list[str]]]:
+    """The texts of groups of expressions, each with the names that it is the first to need."""
+    every = list(walk(root for roots in groups for root in roots))
+    uses = Counter(a for s in every for a in s.args)
+    uses.update(root for roots in groups for root in roots)
     texts: dict[Scalar, str] = {}
-    named: list[str] = []
-    for s in walk([root]):
-        text = _render_one(s, [texts[a] for a in s.args])
-        if uses[s] > 1 and s.args and len(text) > LONG:
-            named.append(f"t{len(named)} = {text}")
-            text = f"t{len(named) - 1}"
-        texts[s] = text
-    return f"{texts[root]} where {', '.join(named)}" if named else texts[root]
+    found = []
+    count = 0
+    for roots in groups:
+        named: list[Named] = []
+        for s in walk(roots):
+            if s in texts:
+                continue
+            text = _render_one(s, [texts[a] for a in s.args])
+            if uses[s] > 1 and s.args and len(text) > LONG:
+                named.append((f"t{count}", s, text))
+                text = f"t{count}"
+                count += 1
+            texts[s] = text
+        found.append((named, [texts[root] for root in roots]))
+    return found
 
 
 def _render_one(s: Scalar, args: list[str]) -> str:

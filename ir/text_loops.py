@@ -11,8 +11,10 @@ void hidden_bias_relu(f32 *hidden /* 128*batch, written */, f32 *z /* 128*batch 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
+from ir.dependence import scalars
 from ir.index import Var
 from ir.loops import (
     Accumulate,
@@ -33,8 +35,9 @@ from ir.loops import (
     stages,
 )
 from ir.nests import store_row
-from ir.scalar import render
+from ir.scalar import render, render_together
 
+Simple = (Let, Init, Accumulate, Store, StoreRow)
 _ASSIGN = {"sum": "+=", "prod": "*="}
 
 
@@ -51,7 +54,7 @@ def print_kernel(kernel: Kernel) -> str:
     if (s := kernel.scatter) is not None:
         if s.base != s.buffer:
             lines.append(f"  {s.buffer} = {s.base or 0}")
-        lines.append(f"  {_store_row(store_row(s))}")
+        lines.append(f"  {_store_row(store_row(s), render(s.row), render(s.value))}")
     if kernel.sparse is not None:
         lines += _sparse(kernel.sparse, "  ")
     for w in kernel.writes:
@@ -89,7 +92,24 @@ def _buffer(b: Buffer) -> str:
 
 
 def _lines(body: Iterable[Stmt], indent: str) -> Iterator[str]:
-    for stmt in body:
+    for is_simple, run in groupby(body, lambda stmt: isinstance(stmt, Simple)):
+        write = _together if is_simple else _blocks
+        yield from write(tuple(run), indent)
+
+
+def _together(run: Sequence[Stmt], indent: str) -> Iterator[str]:
+    """Statements in a row, with names for what several of them compute."""
+    groups = [scalars(stmt) for stmt in run]
+    if len(run) == 1:
+        yield f"{indent}{_simple(run[0], [render(s) for s in groups[0]])};"
+        return
+    for stmt, (named, texts) in zip(run, render_together(groups), strict=True):
+        yield from (f"{indent}const {s.dtype} {name} = {text};" for name, s, text in named)
+        yield f"{indent}{_simple(stmt, texts)};"
+
+
+def _blocks(run: Iterable[Stmt], indent: str) -> Iterator[str]:
+    for stmt in run:
         match stmt:
             case For():
                 yield f"{indent}{_header(stmt)} {{{_comment(stmt)}"
@@ -103,8 +123,6 @@ def _lines(body: Iterable[Stmt], indent: str) -> Iterator[str]:
                 store = f"{stmt.buffer}[{stmt.index}] = {render(stmt.value)};"
                 block = f"{stmt.lanes} x {stmt.lanes} at once"
                 yield f"{indent}for ({_ranges((stmt.row, stmt.column))}) {store}  // {block}"
-            case _:
-                yield f"{indent}{_simple(stmt)};"
 
 
 def _header(loop: For) -> str:
@@ -117,25 +135,26 @@ def _comment(loop: For) -> str:
     return f"  // {loop.step} values of {loop.var} at once" if "vector" in loop.kind else ""
 
 
-def _simple(stmt: Let | Init | Accumulate | Store | StoreRow) -> str:
+def _simple(stmt: Stmt, texts: Sequence[str]) -> str:
+    """One statement, its expressions given as text."""
     match stmt:
-        case Let(name, value):
-            return f"const {value.dtype} {name} = {render(value)}"
-        case Init(name, value):
-            return f"{value.dtype} {name} = {render(value)}"
-        case Accumulate(name, combine, value) if combine in _ASSIGN:
-            return f"{name} {_ASSIGN[combine]} {render(value)}"
-        case Accumulate(name, combine, value):
-            return f"{name} = {combine}({name}, {render(value)})"
-        case Store(buffer, index, value):
-            return f"{buffer}[{index}] = {render(value)}"
+        case Let(name, value) | Init(name, value):
+            const = "const " if isinstance(stmt, Let) else ""
+            return f"{const}{value.dtype} {name} = {texts[0]}"
+        case Accumulate(name, combine) if combine in _ASSIGN:
+            return f"{name} {_ASSIGN[combine]} {texts[0]}"
+        case Accumulate(name, combine):
+            return f"{name} = {combine}({name}, {texts[0]})"
+        case Store(buffer, index):
+            return f"{buffer}[{index}] = {texts[0]}"
         case StoreRow():
-            return _store_row(stmt)
+            return _store_row(stmt, *texts)
+    raise AssertionError(f"{stmt} is no simple statement")
 
 
-def _store_row(s: StoreRow) -> str:
+def _store_row(s: StoreRow, row: str, value: str) -> str:
     sign = "+=" if s.combine == "sum" else "="
-    return f"{s.buffer}[{s.index} + {render(s.row)}*{s.stride}] {sign} {render(s.value)}"
+    return f"{s.buffer}[{s.index} + {row}*{s.stride}] {sign} {value}"
 
 
 def _tile(tile: Tile, indent: str) -> Iterator[str]:

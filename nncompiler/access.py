@@ -89,6 +89,8 @@ def _view(
     if "value" in node.attrs:
         result = scalar.const(node.attrs["value"], node.dtype)
     for source in reversed(node.op.sources(indices, types, **node.attrs)):
+        if any(_never(g) for g in source.guards):
+            continue
         needed = tuple(g for g in source.guards if not _always(g))
         inner = (*guards, *(g for g in needed if g not in guards))
         value = element(node.inputs[source.operand], source.indices, resolve, inner, memo)
@@ -143,6 +145,14 @@ def _always(guard: Guard) -> bool:
     if isinstance(guard.high, Extent):
         return _is_plain_variable(guard.value, guard.high)
     return high is not None and high < guard.high
+
+
+def _never(guard: Guard) -> bool:
+    """True where the bounds of the index contradict the guard."""
+    low, high = guard.value.bounds
+    if high is not None and high < guard.low:
+        return True
+    return isinstance(guard.high, int) and low is not None and low >= guard.high
 
 
 def _is_plain_variable(value: Index, extent: Dim) -> bool:

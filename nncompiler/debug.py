@@ -2,12 +2,12 @@
 
     compile(..., options=Options(debug=True))
 
-    graph -> simplify -> fuse, lower -> place -> schedule -> emit, assemble
-      |         |            |           |          |              |
-      NumPy     NumPy        kernels     kernels    loops          native code
+    graph -> simplify, narrow -> fuse, lower -> place -> schedule -> emit, assemble
+      |         |                   |           |          |              |
+      NumPy     NumPy               kernels     kernels    loops          native code
 
 Small random inputs run through each of these by the interpreters: outputs are compared with those
-of the first graph, what a kernel stores with NumPy's values of the simplified one. The verifiers
+of the first graph, what a kernel stores with NumPy's values of the last one. The verifiers
 see every stage before it runs.
 """
 
@@ -54,7 +54,7 @@ class Debugger:
         self.inputs: dict[str, Array] = {}
         self.symbols: dict[str, int] = {}
         self.outputs: dict[str, Array] = {}
-        self.simplified: Graph | None = None
+        self.rewritten: Graph | None = None
         self.storage: Storage | None = None
         self.expected: dict[str, Array] = {}
 
@@ -62,7 +62,8 @@ class Debugger:
         """One of the methods below, by the name of the pass that gave the value."""
         watch: dict[str, Callable[[Any], None]] = {
             "graph": self.graph,
-            "simplify": self.simplify,
+            "simplify": lambda graph: self.rewrite("simplify", graph),
+            "narrow": lambda graph: self.rewrite("narrow", graph),
             "fuse": self.fuse,
             "place": self.place,
             "schedule": self.schedule,
@@ -77,12 +78,12 @@ class Debugger:
         self.symbols = bind_inputs(graph.inputs, self.inputs)[1]
         self.outputs = run_graph(graph, self.inputs)
 
-    def simplify(self, graph: Graph) -> None:
-        _verify("simplify", verify_graph, [graph])
-        self.simplified = graph
+    def rewrite(self, stage: str, graph: Graph) -> None:
+        _verify(stage, verify_graph, [graph])
+        self.rewritten = graph
         found = run_graph(graph, self.inputs)
         for name, value in self.outputs.items():
-            compare("simplify", f"output '{name}'", found[name], value)
+            compare(stage, f"output '{name}'", found[name], value)
 
     def fuse(self, fusion: Fusion) -> None:
         """Kernels with a buffer of its own for every value."""
@@ -160,7 +161,7 @@ class Debugger:
 
     def _placed_values(self, storage: Storage) -> dict[str, Array]:
         """What every buffer holds after it was stored to."""
-        assert self.simplified is not None
+        assert self.rewritten is not None
         values = run_nodes(storage.nodes.values(), self.inputs)
         found = {name: values[node] for name, node in storage.nodes.items()}
         for id, buffer in storage.updates.items():

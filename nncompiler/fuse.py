@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from itertools import product
 
 from ir import scalar
 from ir.graph import Graph, Node
@@ -23,6 +24,7 @@ from nncompiler.access import Indices, axis_variables, element, point
 
 Read = tuple[Node, Indices]
 MUCH, MOST_SMALL = 16, 4  # times as large; small tensors that a value is computed from again
+MOST_PARTS = 64  # elements of a view that one kernel writes one by one
 ALONE = ("scatter", "sparse", "scan")  # kinds of groups that nothing can be fused into
 
 
@@ -45,6 +47,11 @@ class Group:
     @property
     def variables(self) -> tuple[Var, ...]:
         return axis_variables(self.full)
+
+    @property
+    def is_single(self) -> bool:
+        """Is there one row only, whose results are numbers?"""
+        return all(v.extent == 1 for v in self.row_variables)
 
     @property
     def row_variables(self) -> tuple[Var, ...]:
@@ -150,7 +157,9 @@ class _Fuser:
     def _may_join(self, node: Node, group: Group) -> bool:
         match node.op.lowering:
             case Lowering.MAP | Lowering.VIEW | Lowering.GATHER:
-                if group.kind in ALONE or group.position(node.shape) is None:
+                if group.kind in ALONE:
+                    return False
+                if group.position(node.shape) is None and not self._is_made_of(node, group):
                     return False
             case Lowering.REDUCE:
                 if group.kind not in ("map", "rows") or node.inputs[0].shape != group.full:
@@ -174,6 +183,12 @@ class _Fuser:
             elif owner.ancestors & bit:
                 return False
         return True
+
+    def _is_made_of(self, node: Node, group: Group) -> bool:
+        """Is the node put together from numbers that the group computes?"""
+        if not group.is_single or group.kind != "rows" or element_places(node) is None:
+            return False
+        return set(self._producers(node, group)) == {group}
 
     def _still_consistent(self, group: Group) -> bool:
         """Do the members of a map group stand at the same points once it has reduced axes?"""
@@ -294,6 +309,16 @@ def _domain(group: Group) -> tuple[Shape, tuple[int, ...]]:
     return group.full, group.reduced
 
 
+def element_places(node: Node) -> list[Indices] | None:
+    """The indices of every element of a small view; None for anything else."""
+    if node.op.lowering is not Lowering.VIEW or not isinstance(node.type.size, int):
+        return None
+    if not 0 < node.type.size <= MOST_PARTS:
+        return None
+    ranges = (range(d) for d in node.shape if isinstance(d, int))
+    return [tuple(map(Index.of, place)) for place in product(*ranges)]
+
+
 def _bits(groups: Iterable[Group]) -> int:
     bits = 0
     for group in groups:
@@ -363,13 +388,15 @@ def _reads(node: Node, group: Group, inline: frozenset[Node]) -> list[Read]:
             pass
         case _:
             position = group.position(node.shape)
-            assert position is not None
+            places = [position] if position is not None else element_places(node)
+            assert places is not None
             outside = inline | {node}
             if node.op.lowering is Lowering.MAP:
                 for i in node.inputs:
-                    element(i, position, resolve)
+                    element(i, places[0], resolve)
             else:
-                element(node, position, lambda n, i, g: None if n in outside else resolve(n, i, g))
+                for place in places:
+                    element(node, place, lambda n, i, g: None if n in outside else resolve(n, i, g))
     return list(found)
 
 

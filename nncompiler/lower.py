@@ -19,7 +19,14 @@ from ir.op import READS_BACK, Lowering
 from ir.scalar import Scalar
 from ir.types import boolean, multiply
 from nncompiler.access import Indices, element, point
-from nncompiler.fuse import Fusion, Group, contract_variables, has_buffer, split_spec
+from nncompiler.fuse import (
+    Fusion,
+    Group,
+    contract_variables,
+    element_places,
+    has_buffer,
+    split_spec,
+)
 from nncompiler.sparse import Operand, lower_sparse, tables_of
 
 
@@ -134,11 +141,6 @@ class _Lowering:
         needed = tuple(g for g in guards if moving.intersection(g.value.variables))
         return scalar.load(name, offset, node.dtype, guards=needed)
 
-    def value(self, node: Node) -> Scalar:
-        position = self.group.position(node.shape)
-        assert position is not None
-        return element(node, position, self.resolve)
-
     # ------------------------------------------------------------ anchors
 
     def _reduce(self, node: Node) -> None:
@@ -226,17 +228,17 @@ class _Lowering:
         if node.op.lowering is Lowering.SCATTER:
             return []
         position = self.group.position(node.shape)
-        assert position is not None
+        places = [position] if position is not None else element_places(node)
+        assert places is not None
         rows = set(self.group.row_variables)
-        inner = any(v not in rows for i in position for v in i.variables)
-        targets = self.names.write.get(node, ())
-        offsets = [flatten(position, self.names.strides_of(t, node)) for t in targets]
-        for target in targets:
+        found = []
+        for target in self.names.write.get(node, ()):
             self.nodes[target] = node
-        return [
-            Write(target, offset, self.value(node), inner)
-            for target, offset in zip(targets, offsets, strict=True)
-        ]
+            for place in places:
+                inner = any(v not in rows for i in place for v in i.variables)
+                offset = flatten(place, self.names.strides_of(target, node))
+                found.append(Write(target, offset, element(node, place, self.resolve), inner))
+        return found
 
     def _buffers(
         self,

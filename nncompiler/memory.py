@@ -316,6 +316,8 @@ def _reads_elsewhere(kernel: Kernel, buffer: str) -> bool:
     """
     if kernel.scatter:  # what its base holds is read before it is added to
         return any(_has_load(s, buffer) for s in (kernel.scatter.row, kernel.scatter.value))
+    if not kernel.axes and not any(w.inner for w in kernel.writes):
+        return False  # one point: all is read before anything is written
     write = next(w for w in kernel.writes if w.buffer == buffer)
     sums = [r.value for r in kernel.reductions]
     results = [w.value for w in kernel.writes]

@@ -1,6 +1,6 @@
 """Takes a graph, gives an artifact: the whole lowering on one page, in order.
 
-graph -> simplify -> fuse -> place (lower) -> schedule -> emit -> assemble -> artifact
+graph -> simplify -> narrow -> fuse -> place (lower) -> schedule -> emit -> assemble -> artifact
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from nncompiler.codegen.llvm import assemble, host
 from nncompiler.codegen.target import Target
 from nncompiler.fuse import Fusion, fuse
 from nncompiler.memory import place
+from nncompiler.narrow import narrow
 from nncompiler.options import Options
 from nncompiler.schedule import schedule
 from nncompiler.simplify import simplify
@@ -76,14 +77,16 @@ def lower_graph(
     _show(observers, "graph", graph)
     simplified = simplify(graph)
     _show(observers, "simplify", simplified)
-    fusion = fuse(simplified)
+    narrowed = narrow(simplified)
+    _show(observers, "narrow", narrowed)
+    fusion = fuse(narrowed)
     _show(observers, "fuse", fusion)
     storage = place(fusion)
     _show(observers, "place", storage)
     scheduled = tuple(Scheduled(*schedule(k, target, options)) for k in storage.kernels)
     _show(observers, "schedule", scheduled)
     plan, module = emit(
-        simplified,
+        narrowed,
         storage,
         scheduled,
         target,

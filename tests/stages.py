@@ -19,6 +19,7 @@ from nncompiler.debug import own_buffers
 from nncompiler.fuse import Fusion, fuse
 from nncompiler.lower import Names, lower
 from nncompiler.memory import Storage, place
+from nncompiler.narrow import narrow
 from nncompiler.options import Options
 from nncompiler.replay import replay, with_room
 from nncompiler.schedule import schedule
@@ -33,7 +34,8 @@ Run = Callable[[Arrays], dict[str, Array]]
 def stages(graph: Graph) -> dict[str, Run]:
     """What runs the graph at each stage, by the stage's name; everything is compiled once."""
     simple = simplify(graph)
-    fusion = fuse(simple)
+    columns = narrow(simple)
+    fusion = fuse(columns)
     if any(n.op.lowering is Lowering.SCAN for n in simple.nodes):
         return placed_stages(graph, simple, place(fusion))
     names = own_buffers(fusion)
@@ -41,13 +43,14 @@ def stages(graph: Graph) -> dict[str, Run]:
     session = Session(compile_graph(graph, options=Options(threads=1, cache=False)))
 
     def run_by(kernel_runner: Callable[..., None]) -> Run:
-        return lambda arrays: run_kernels(simple, fusion, names, kernels, kernel_runner, arrays)
+        return lambda arrays: run_kernels(columns, fusion, names, kernels, kernel_runner, arrays)
 
     target = host()
     functions = {kernel: schedule(kernel, target)[1] for kernel in kernels}
     return {
         "graph": lambda arrays: run_graph(graph, arrays),
         "simplified": lambda arrays: run_graph(simple, arrays),
+        "narrowed": lambda arrays: run_graph(columns, arrays),
         "kernels": run_by(run_kernel),
         "loops": run_by(lambda kernel, *rest: run_function(functions[kernel], *rest)),
         "compiled": lambda arrays: session(arrays),

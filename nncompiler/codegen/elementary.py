@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ir.types import DType, i32, i64
 from nncompiler.codegen import coefficients as table
 from nncompiler.codegen.emit import Value, llvm_type
-from nncompiler.codegen.term import Term, horner, sign_mask
+from nncompiler.codegen.term import Term, by_pairs, horner, sign_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,8 @@ def reduce_exp(x: Term) -> Reduced:
 
 def expm1_near(r: Term) -> Term:
     """exp(r) - 1 for |r| <= log(2)/2."""
-    return (r * r).fma(horner(r, format_of(r).exp), r)
+    squared = r * r
+    return squared.fma(by_pairs(r, squared, format_of(r).exp), r)
 
 
 def exp(x: Term) -> Term:
@@ -181,15 +182,18 @@ def expm1(x: Term) -> Term:
 
 
 def tanh(x: Term) -> Term:
-    """t = m / (m + 2) with m = expm1(2x), whose error all but cancels where tanh is near 1.
+    """t = m / (m + 2) with m = expm1(2x), whose error all but cancels where tanh is near 1: there
+    log(2) need not be exact.
 
     Near 0 the errors of the quotient are undone by t = m/2 - m/2 t.
     """
     f = format_of(x)
     y = x.abs().clamp(None, f.tanh_high)
-    reduced = reduce_exp(y + y)
-    s = reduced.power()
-    m = s.fma(reduced.p, s - 1.0)
+    shifted = y.fma(2 / math.log(2), f.magic)
+    n = shifted - f.magic
+    p = expm1_near(n.fma(-math.log(2), y + y))
+    s = Reduced(p, n, shifted.bits() << f.mantissa).power()
+    m = s.fma(p, s - 1.0)
     t = m / (m + 2.0)
     half = m * 0.5
     better = (-half).fma(t, half)

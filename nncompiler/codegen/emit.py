@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ir.types import DType, boolean, i64
+from ir.types import DType, boolean, i32, i64
 from nncompiler.codegen.target import Target
 
 Number = float | int | bool
@@ -479,8 +479,14 @@ class Emitter:
         return self.shuffle(a, None, range(half)), self.shuffle(a, None, range(half, 2 * half))
 
     def lane_mask(self, count: Value, lanes: int) -> Value:
-        """True in the first `count` (i64) lanes."""
-        return self.icmp("ult", self.iota(i64, lanes), self.splat(count, lanes))
+        """True in the first `count` (i64) lanes, in none where it is negative.
+
+        Compared in 32 bits, which fill one register where 64 would take two.
+        """
+        number = number_of(count)
+        few = self.minimum(count, constant(lanes, i64)) if number is None else count
+        few = self.convert(few, i32)
+        return self.icmp("slt", self.iota(i32, lanes), self.splat(few, lanes))
 
 
 def _sign(dtype: DType) -> str:

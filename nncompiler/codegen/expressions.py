@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ir.index import Guard, Index, Quotient, Remainder, Var
+from ir.index import Guard, Index
 from ir.loops import Buffer
 from ir.scalar import Scalar
-from ir.types import Dim, DType, Extent, boolean, i64
-from nncompiler.codegen.emit import Emitter, Value, constant, memory_type, number_of
+from ir.types import Extent, boolean, i64
+from nncompiler.codegen.emit import Emitter, Value, constant, memory_type
+from nncompiler.codegen.indices import Indices
 from nncompiler.codegen.lanes import Cover, cover, lane_offsets
 from nncompiler.codegen.math import emit_apply
 from nncompiler.codegen.scope import Accumulator, Binding, Dependences, Scope
 from nncompiler.codegen.streams import Streams
 
 
-class Expressions:
+class Expressions(Indices):
     """Evaluates expressions into an Emitter, under the present bindings."""
 
     def __init__(
@@ -31,16 +32,15 @@ class Expressions:
         symbols: Mapping[str, Value],
         streams: Streams,
     ) -> None:
-        self.e = emitter
+        super().__init__(emitter, symbols)
         self.pointers = pointers
         self.buffers = buffers
-        self.symbols = symbols
         self.streams = streams
-        self.bindings: dict[str, Binding] = {}
         self.values: dict[str, Value] = {}
         self.accumulators: dict[str, Accumulator] = {}
         self.scopes = [Scope()]
         self.dependences = Dependences()
+        self.shared: frozenset[Scalar] = frozenset()  # what is used more than once
 
     def push(self) -> None:
         self.e.push()
@@ -89,115 +89,43 @@ class Expressions:
                 return self.e.convert(self.extent(s.dim), s.dtype)
             case "ref":
                 return self.reference(s.name)
+        product = self._added_product(s)
+        if product is not None:
+            return self.multiply_add(*product)
         args = [self.evaluate(a) for a in s.args]
         lanes = max((a.lanes for a in args), default=1)
         args = [self.e.splat(a, lanes) for a in args]
         return emit_apply(self.e, s.name, args, s.dtype, lanes)
 
-    def extent(self, dim: Dim) -> Value:
-        """A (symbolic) extent as i64."""
-        if isinstance(dim, int):
-            return constant(dim, i64)
-        return self.e.mul(self.symbols[dim.symbol], constant(dim.coefficient, i64))
-
-    # ------------------------------------------------------------ indices
-
-    def affine(self, index: Index) -> tuple[Value, int] | None:
-        """(value in the first lane, distance from lane to lane), or None where lanes jump."""
-        total = constant(index.constant, i64)
-        stride = 0
-        for atom, coefficient in index.terms:
-            part = self._atom(atom)
-            if part is None:
-                return None
-            value, step = part
-            total = self.e.add(total, self.e.mul(value, constant(coefficient, i64)))
-            stride += step * coefficient
-        return total, stride
-
-    def _atom(self, atom: Var | Quotient | Remainder) -> tuple[Value, int] | None:
-        if isinstance(atom, Var):
-            binding = self.bindings[atom.name]
-            return binding.base, 1 if binding.lanes > 1 else 0
-        inner = self.affine(atom.value)
-        if inner is None:
+    def factors(self, s: Scalar) -> tuple[Value, Value] | None:
+        """The factors of a real product that is used in one place only."""
+        if s.kind != "apply" or s.name != "mul" or not s.dtype.is_float or s in self.shared:
             return None
-        value, stride = inner
-        if stride and not self._lanes_stay_together(atom.value, atom.divisor, stride):
+        a, b = s.args
+        return self.evaluate(a), self.evaluate(b)
+
+    def _added_product(self, s: Scalar) -> tuple[Value, Value, Value] | None:
+        """a, b, c of c + a * b, a * b + c, c - a * b or a * b - c.
+
+        Not of the difference of two products: a * b - b * a has to be zero.
+        """
+        if s.kind != "apply" or s.name not in ("add", "sub"):
             return None
-        if isinstance(atom, Quotient):
-            return self._divide(value, atom, exact=False), 0
-        return self._divide(value, atom, exact=True), stride
+        left, right = self.factors(s.args[0]), self.factors(s.args[1])
+        negative = s.name == "sub"
+        if right is not None and not (negative and left is not None):
+            a, b = right
+            return self.e.fneg(a) if negative else a, b, self.evaluate(s.args[0])
+        if left is not None and right is None:
+            c = self.evaluate(s.args[1])
+            return *left, self.e.fneg(c) if negative else c
+        return None
 
-    def _lanes_stay_together(self, index: Index, divisor: int, stride: int) -> bool:
-        """Do all lanes of index have the same quotient, so that the remainder just counts up?"""
-        lanes = self._lanes_of(index)
-        if stride != 1 or divisor % lanes or index.constant % lanes:
-            return False
-        for atom, coefficient in index.terms:
-            is_lane = isinstance(atom, Var) and self.bindings[atom.name].lanes > 1
-            if not is_lane and coefficient % lanes:
-                return False
-        return True
-
-    def _lanes_of(self, index: Index) -> int:
-        return max(self.bindings[v.name].lanes for v in index.variables)
-
-    def _divide(self, value: Value, atom: Quotient | Remainder, *, exact: bool) -> Value:
-        """Floor quotient or remainder by a positive constant; plain unsigned where value >= 0."""
-        divisor = constant(atom.divisor, i64)
-        number = number_of(value)
-        if number is not None:
-            return constant(
-                int(number) % atom.divisor if exact else int(number) // atom.divisor, i64
-            )
-        low, _ = atom.value.bounds
-        assert low is not None, "an index is bounded from below"
-        word = "urem" if exact else "udiv"
-        if low >= 0:
-            return self.e.value(f"{word} i64 {value.text}, {divisor.text}", i64)
-        shift = constant((-low // atom.divisor + 1) * atom.divisor, i64)
-        moved = self.e.add(value, shift)
-        result = self.e.value(f"{word} i64 {moved.text}, {divisor.text}", i64)
-        if exact:
-            return result
-        return self.e.sub(result, constant((number_of(shift) or 0) // atom.divisor, i64))
-
-    def lane_indices(self, index: Index) -> Value:
-        """The index in every lane, as a vector of i64 (a scalar where it is the same in all)."""
-        simple = self.affine(index)
-        if simple is not None:
-            base, stride = simple
-            if not stride:
-                return base
-            lanes = self._lanes_of(index)
-            text = ", ".join(f"i64 {lane * stride}" for lane in range(lanes))
-            steps = Value(f"<{text}>", i64, lanes)
-            return self.e.add(self.e.splat(base, lanes), steps)
-        lanes = self._lanes_of(index)
-        total = constant(index.constant, i64, lanes)
-        for atom, coefficient in index.terms:
-            part = self._lane_atom(atom, lanes)
-            total = self.e.add(total, self.e.mul(part, constant(coefficient, i64, lanes)))
-        return total
-
-    def _lane_atom(self, atom: Var | Quotient | Remainder, lanes: int) -> Value:
-        if isinstance(atom, Var):
-            return self.e.splat(self.lane_indices(Index.of(atom)), lanes)
-        inner = self.e.splat(self.lane_indices(atom.value), lanes)
-        low, _ = atom.value.bounds
-        assert low is not None, "an index is bounded from below"
-        shift = (-low // atom.divisor + 1) * atom.divisor if low < 0 else 0
-        moved = self.e.add(inner, constant(shift, i64, lanes))
-        divisor = constant(atom.divisor, i64, lanes).text
-        word = "udiv" if isinstance(atom, Quotient) else "urem"
-        result = self.e.value(f"{word} {moved.typed}, {divisor}", i64, lanes)
-        if isinstance(atom, Remainder) or not shift:
-            return result
-        return self.e.sub(result, constant(shift // atom.divisor, i64, lanes))
-
-    def _index_value(self, index: Index, dtype: DType) -> Value:
-        return self.e.convert(self.lane_indices(index), dtype)
+    def multiply_add(self, *values: Value) -> Value:
+        """a * b + c, in as many lanes as any of them has."""
+        lanes = max(v.lanes for v in values)
+        a, b, c = (self.e.splat(v, lanes) for v in values)
+        return self.e.fma(a, b, c)
 
     # ------------------------------------------------------------ memory
 
@@ -276,7 +204,8 @@ class Expressions:
             if mask is None:
                 found.append(self.e.load(self.address(s.name, place), s.dtype, width))
                 continue
-            needed = self._any_of(mask, parts.users(number))
+            needed = self._prefix(s.index, start, width) if condition is None else None
+            needed = needed or self._any_of(mask, parts.users(number))
             pointer = self.address(s.name, place, inside=False)
             filler = self.e.splat(fill, width)
             found.append(self.e.masked_load(pointer, s.dtype, needed, fill=filler))
@@ -284,6 +213,17 @@ class Expressions:
         if mask is None or condition is None:
             return picked
         return self.e.select(mask, picked, self.e.splat(fill, lanes))
+
+    def _prefix(self, index: Index, start: int, width: int) -> Value | None:
+        """The same where lanes are `stride` elements apart and the first `left` of them exist: the
+        elements up to that of the last one."""
+        simple = self.affine(index)
+        left = next((self.bindings[v.name].left for v in index.variables), None)
+        if simple is None or left is None:
+            return None
+        stride = simple[1]
+        last = self.e.mul(self.e.sub(left, constant(1, i64)), constant(stride, i64))
+        return self.e.lane_mask(self.e.add(last, constant(1 - start, i64)), width)
 
     def _any_of(self, mask: Value, users: list[list[int]]) -> Value:
         """For every element whether a lane that uses it exists."""

@@ -13,12 +13,14 @@ from nncompiler.codegen.emit import Value
 class Binding:
     """A loop variable: `base` (i64) in the first lane, one more in each following lane.
 
-    Only lanes whose bit in `mask` is set exist; without a mask all of them do.
+    Only lanes whose bit in `mask` is set exist, which are the first `left` (i64); without a mask
+    all of them do.
     """
 
     base: Value
     lanes: int = 1
     mask: Value | None = None
+    left: Value | None = None
 
     @property
     def key(self) -> str:

@@ -138,3 +138,13 @@ def horner(x: Term, coefficients: Sequence[float]) -> Term:
     for c in reversed(coefficients[:-1]):
         total = total.fma(x, c)
     return total
+
+
+def by_pairs(x: Term, squared: Term, coefficients: Sequence[float]) -> Term:
+    """The same as (c0 + c1 x) + x^2 ((c2 + c3 x) + x^2 ...): as many multiply-adds, but only every
+    second one waits for the one before."""
+    pairs = [coefficients[at : at + 2] for at in range(0, len(coefficients), 2)]
+    total = horner(x, pairs[-1])
+    for pair in reversed(pairs[:-1]):
+        total = total.fma(squared, horner(x, pair))
+    return total

@@ -90,6 +90,29 @@ def add_and_sub(node: Node) -> Node | None:
     return None
 
 
+def twice(node: Node) -> Node | None:
+    """(c * x) + (c * x)  ->  (c + c) * x   where c depends on lengths alone, as 1 / batch does
+
+    The gradient of a square has it. Doubling rounds nothing, and such a c does not overflow.
+    """
+    if node.op.name != "add" or not node.dtype.is_float:
+        return None
+    a, b = node.inputs
+    if a is not b or a.op.name != "mul":
+        return None
+    for factor, other in (a.inputs, a.inputs[::-1]):
+        if uniform_value(factor) is None and _is_of_lengths(factor):
+            return make("mul", make("add", factor, factor), other)
+    return None
+
+
+def _is_of_lengths(node: Node) -> bool:
+    if node.op.lowering is Lowering.LEAF:
+        return node.op.name == "extent" or uniform_value(node) is not None
+    known = (Lowering.MAP, Lowering.VIEW)
+    return node.op.lowering in known and all(_is_of_lengths(i) for i in node.inputs)
+
+
 def mul(node: Node) -> Node | None:
     """x * 1 -> x,  x * -1 -> -x,  -x * -y -> x * y,  -x * y -> -(x * y)
 
@@ -307,6 +330,7 @@ RULES = (
     fold_constants,
     constants_stand_right,
     add_and_sub,
+    twice,
     mul,
     div,
     neg,
