@@ -219,7 +219,7 @@ class Expressions(Indices):
         elements up to that of the last one."""
         simple = self.affine(index)
         left = next((self.bindings[v.name].left for v in index.variables), None)
-        if simple is None or left is None:
+        if simple is None or simple[1] < 1 or left is None:
             return None
         stride = simple[1]
         last = self.e.mul(self.e.sub(left, constant(1, i64)), constant(stride, i64))
