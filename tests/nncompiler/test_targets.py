@@ -16,6 +16,7 @@ from nncompiler.codegen.llvm import assemble, host
 from nncompiler.codegen.target import Target, preset
 from nncompiler.pipeline import lower_graph
 from runtime.artifact import Artifact
+from runtime.buffers import aligned_copy
 from runtime.session import Session
 
 NARROW = ("sse", "avx2", "avx512")
@@ -60,6 +61,7 @@ def test_a_training_step_is_the_same_on_every_target(name: str, batch: int) -> N
         for n in graph.inputs[2:]
     }
     expected = run_graph(graph, {**data, **state})
+    state = {id: aligned_copy(value) for id, value in state.items()}
     found = Session(artifact, state)(data)
     np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-5)
     for id, value in state.items():
