@@ -6,6 +6,7 @@ those by its parameters.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,19 +14,30 @@ import networkx as nx
 import numpy as np
 
 import nncompiler as nnc
+from ir import ops
+from ir.graph import Graph
+from ir.interpret import run_graph
+from nncompiler.autodiff import differentiate
+from nncompiler.compilation import compile_graph
 from nncompiler.reference import Reference
+from runtime.session import Session
 
 BOUNDS = {"float32": 3e-5, "float64": 1e-11}
 
 
 @dataclass(frozen=True)
 class Case:
-    """`op` on values of shape (batch, *shape); `differences` off where it jumps (dropout)."""
+    """`op` on values of shape (batch, *shape); `differences` off where it jumps (dropout).
+
+    Every one of its `operands` comes from a dense layer, with the attributes `before`.
+    """
 
     op: str
     shape: tuple[int, ...]
     attributes: dict[str, Any] = field(default_factory=dict)
     differences: bool = True
+    operands: int = 1
+    before: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         words = [f"{k}={v}" for k, v in self.attributes.items()]
@@ -34,9 +46,12 @@ class Case:
     def network(self) -> Any:
         g: Any = nx.DiGraph()
         g.add_node("x", op="input", shape=("batch", *self.shape[:-1], 3))
-        g.add_node("before", op="dense", units=self.shape[-1])
         g.add_node("layer", op=self.op, **self.attributes)
-        nx.add_path(g, ["x", "before", "layer"])
+        for slot in range(self.operands):
+            name = f"before{slot}"
+            g.add_node(name, op="dense", units=self.shape[-1], **self.before)
+            g.add_edge("x", name)
+            g.add_edge(name, "layer", slot=slot)
         return g
 
     def data(self, rows: int) -> tuple[Any, Any]:
@@ -77,6 +92,39 @@ def check_model(model: nnc.Model, data: Any, *, differences: bool = True) -> Non
     for machine in (model, twin):
         machine.fit(x, t, epochs=1, batch_size=4, verbose=0)
     assert_same_state(model, twin, bound)
+
+
+def check_second(model: nnc.Model, data: Any) -> None:
+    """The derivative of the gradient along a random direction, by the parameters: compiled as
+    NumPy gives it, and as differences of gradients give it; for batches of 3 and 1."""
+    objective = model.blueprint.objective
+    backward = objective.graph("backward")
+    names = list(objective.trainable)
+    nodes = [objective.trainable[n].node for n in names]
+    ways = [ops.input(f"way:{n}", p.dtype, p.shape) for n, p in zip(names, nodes, strict=True)]
+    slopes = [ops.sum(backward.outputs[f"grad:{n}"] * w) for n, w in zip(names, ways, strict=True)]
+    seconds = differentiate(functools.reduce(ops.add, slopes), nodes)
+    graph = Graph("second", (*backward.inputs, *ways), dict(zip(names, seconds, strict=True)))
+    session = Session(compile_graph(graph, options=nnc.Options(threads=1, cache=False)))
+    rng = np.random.default_rng(1)
+    for rows in (3, 1):
+        x = data(rows)
+        t = 0.1 * rng.normal(size=np.shape(model.forward(x)))
+        feed = {**model.state, **model.blueprint.pack(x, t)}
+        feed = {n.attrs["id"]: feed[n.attrs["id"]] for n in backward.inputs}
+        along = {n: rng.normal(size=np.shape(feed[n])) for n in names}
+        given = {**feed, **{f"way:{n}": w for n, w in along.items()}}
+        found, reference = session(given), run_graph(graph, given)
+        step = 1e-5
+        ends = [
+            run_graph(backward, {**feed, **{n: feed[n] + s * along[n] for n in names}})
+            for s in (step, -step)
+        ]
+        scale = max(float(np.abs(r).max(initial=1.0)) for r in reference.values())
+        for name in names:
+            assert close(found[name], reference[name], 1e-10 * scale), name
+            slope = (ends[0][f"grad:{name}"] - ends[1][f"grad:{name}"]) / (2 * step)
+            np.testing.assert_allclose(reference[name], slope, rtol=1e-5, atol=1e-6 * scale)
 
 
 def close(a: Any, b: Any, bound: float) -> bool:
