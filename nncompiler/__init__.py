@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from nncompiler.functions import vjp as vjp
     from nncompiler.model import Model as Model
     from nncompiler.options import Options as Options
+    from nncompiler.population import Population as Population
+    from nncompiler.population import compile_population as compile_population
     from nncompiler.pruning import prune as prune
     from nncompiler.settings import Objective as Objective
     from nncompiler.tuning import search as search
@@ -61,6 +63,7 @@ _HOMES = {
     "nncompiler.errors": ("CompileError",),
     "nncompiler.settings": ("Objective",),
     "nncompiler.functions": ("jit", "grad", "value_and_grad", "hessian", "jvp", "vjp"),
+    "nncompiler.population": ("Population", "compile_population"),
     "nncompiler.pruning": ("prune",),
     "nncompiler.tuning": ("search",),
     "nncompiler.frontend.neat": ("from_neat",),

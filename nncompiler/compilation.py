@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -38,13 +38,21 @@ def compile_graph(
     With options.debug every graph goes through the pipeline.
     """
     options, checks = options or Options(), checks or {}
-    if not options.cache:
+
+    def build() -> Artifact:
         return _build(graph, options, checks, label)
+
+    if not options.cache:
+        return build()
+    return cached(cache_key(graph, options, checks, label), build, again=options.debug)
+
+
+def cached(digest: str, build: Callable[[], Artifact], *, again: bool = False) -> Artifact:
+    """What the user's cache holds under the digest, else what is built now (`again`: always)."""
     cache = Cache()
-    digest = cache_key(graph, options, checks, label)
-    artifact = None if options.debug else cache.get(digest)
+    artifact = None if again else cache.get(digest)
     if artifact is None:
-        artifact = _build(graph, options, checks, label)
+        artifact = build()
         cache.put(digest, artifact)
     return artifact
 
@@ -57,16 +65,18 @@ def _build(graph: Graph, options: Options, checks: Checks, label: str) -> Artifa
 
 def cache_key(graph: Graph, options: Options, checks: Checks, label: str) -> str:
     """Digest of all that the object code depends on: names too, for they stand in the plan."""
-    parts = [
+    return digest_of(
         print_graph(graph),
         repr(replace(options, threads=None, debug=False)),
         repr(sorted(checks.items())),
         label,
-        repr(llvm.host()),
-        sources_digest(),
-        llvm.version(),
-    ]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    )
+
+
+def digest_of(*parts: str) -> str:
+    """Digest of the parts, of this machine, of our sources and of llvmlite."""
+    every = [*parts, repr(llvm.host()), sources_digest(), llvm.version()]
+    return hashlib.sha256("\0".join(every).encode()).hexdigest()
 
 
 @cache

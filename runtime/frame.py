@@ -63,7 +63,7 @@ def _checked(plan: Plan, number: int, array: Array) -> Array:
             f"'{spec.name}' is {array.dtype}{list(array.shape)}, "
             f"but was compiled as {spec.dtype}{list(spec.shape)}"
         )
-    if not array.flags.carray or address(array) % ALIGNMENT:
+    if not array.flags.carray or (array.size and address(array) % ALIGNMENT):
         raise ValueError(
             f"'{spec.name}' must be a contiguous, writable array that begins at a multiple of "
             f"{ALIGNMENT} bytes"

@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import platform
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -49,10 +50,22 @@ class Program:
     train: Native | None
     worker: int | None  # address of what a thread of a team runs, where the program can use one
     library: Any  # keeps the code in memory
+    source: bytes  # what it was linked from
+
+
+_loaded: weakref.WeakValueDictionary[int, Program] = weakref.WeakValueDictionary()
 
 
 def load(artifact: Artifact) -> Program:
-    """Links the artifact's code into this process; ValueError if it cannot be linked."""
+    """Links the artifact's code into this process, once for all that share its bytes; ValueError
+    if it cannot be linked."""
+    known = _loaded.get(id(artifact.object))  # the program keeps these bytes, and so their id
+    if known is None:
+        _loaded[id(artifact.object)] = known = _load(artifact)
+    return known
+
+
+def _load(artifact: Artifact) -> Program:
     entry = artifact.plan.entry
     optional = [f"{entry}_{kind}" for kind in ("repeat", "profile", "train")]
     optional.append(WORKER)
@@ -70,6 +83,7 @@ def load(artifact: Artifact) -> Program:
         train=function("train", _TABLE),
         worker=library[WORKER] if WORKER in present else None,
         library=(library, _linker),
+        source=artifact.object,
     )
 
 

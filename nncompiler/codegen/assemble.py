@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,8 +110,12 @@ class _Module:
 
     def text(self, entries: str) -> str:
         bodies = [text.replace("@NAME(", f"@{name}(", 1) for text, name in self.names.items()]
-        head = f'target triple = "{self.target.triple}"'
-        return "\n".join([head, *self.declarations, *bodies, entries, ATTRIBUTES])
+        return module_text(self.target, self.declarations, [*bodies, entries])
+
+
+def module_text(target: Target, declarations: Iterable[str], functions: Iterable[str]) -> str:
+    head = f'target triple = "{target.triple}"'
+    return "\n".join([head, *declarations, *functions, ATTRIBUTES])
 
 
 class _Table:

@@ -1,10 +1,10 @@
 """Takes matrices and tables, gives the code that sums along edges share: columns with their rows
-side by side, and entries of tables.
+side by side, entries of tables, and one of several ways by number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ir.index import Var
 from ir.scalar import Scalar
@@ -69,3 +69,34 @@ def copy_columns(
 def table_entry(w: Writer, name: str, index: Value) -> Value:
     """An entry of an i32 table, as i64."""
     return w.e.convert(w.e.load(w.address(name, index), i32), i64)
+
+
+def switch(
+    w: Writer,
+    number: Value,
+    cases: Sequence[Callable[[list[Value]], list[Value]]],
+    carried: list[Value],
+) -> list[Value]:
+    """Run case `number` (i64) of the cases; gives the carried values (i64) after it."""
+    e = w.e
+    labels = [e.new_label("case") for _ in cases]
+    join = e.new_label("next")
+    others = " ".join(f"i64 {n}, label %{label}" for n, label in enumerate(labels[1:], 1))
+    e.do(f"switch i64 {number.text}, label %{labels[0]} [ {others} ]")
+    ends: list[tuple[str, list[Value]]] = []
+    for label, case in zip(labels, cases, strict=True):
+        e.label(label)
+        w.push()
+        after = case(list(carried))
+        w.pop()
+        ends.append((e.block, after))
+        e.branch(join)
+    e.label(join)
+    return [
+        e.value(
+            "phi i64 " + ", ".join(f"[ {values[k].text}, %{block} ]" for block, values in ends),
+            i64,
+            key=False,
+        )
+        for k in range(len(carried))
+    ]

@@ -7,13 +7,14 @@ FEW rows are left, row after row; there the edges of a node that has many run ov
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ir.index import Index, Var
 from ir.loops import Sweep
 from ir.ops import formula
 from ir.scalar import Scalar
 from ir.types import DType, i32, i64
-from nncompiler.codegen.columns import copy_columns, table_entry, whole_steps
+from nncompiler.codegen.columns import copy_columns, switch, table_entry, whole_steps
 from nncompiler.codegen.emit import Value, constant, number_of
 from nncompiler.codegen.math import emit_apply
 from nncompiler.codegen.scope import Binding
@@ -191,27 +192,8 @@ class SweepCode:
         if len(self.s.formulas) == 1:
             return self._nodes(self.s.formulas[0], count, carried)
         kind = table_entry(self.w, self.s.tables[0], first)
-        labels = [self.e.new_label("formula") for _ in self.s.formulas]
-        join = self.e.new_label("next")
-        cases = " ".join(f"i64 {n}, label %{label}" for n, label in enumerate(labels[1:], 1))
-        self.e.do(f"switch i64 {kind.text}, label %{labels[0]} [ {cases} ]")
-        ends: list[tuple[str, list[Value]]] = []
-        for label, text in zip(labels, self.s.formulas, strict=True):
-            self.e.label(label)
-            self.w.push()
-            after = self._nodes(text, count, carried)
-            self.w.pop()
-            ends.append((self.e.block, after))
-            self.e.branch(join)
-        self.e.label(join)
-        return [
-            self.e.value(
-                "phi i64 " + ", ".join(f"[ {values[k].text}, %{block} ]" for block, values in ends),
-                i64,
-                key=False,
-            )
-            for k in range(2)
-        ]
+        cases = [partial(self._nodes, text, count) for text in self.s.formulas]
+        return switch(self.w, kind, cases, carried)
 
     def _nodes(self, text: str, count: Value, carried: list[Value]) -> list[Value]:
         row, edge = carried

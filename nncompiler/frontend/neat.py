@@ -5,7 +5,8 @@ Only their attributes are read, so neat-python itself is not needed.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import networkx as nx
 
@@ -36,6 +37,17 @@ SCALED = ("sum", "mean", "median")  # response * f(terms) = f(response * terms)
 SWAPPED = {"max": "min", "min": "max"}  # ... but for a negative response
 
 
+class Gene(NamedTuple):
+    """A neuron, with the response multiplied into its weights."""
+
+    key: Any
+    activation: str
+    aggregation: str
+    bias: float
+    sources: list[Any]
+    weights: list[float]
+
+
 def from_neat(genome: Any, config: Any) -> nx.DiGraph[Any]:
     """The graph of what `neat.nn.FeedForwardNetwork.create(genome, config)` computes.
 
@@ -43,50 +55,55 @@ def from_neat(genome: Any, config: Any) -> nx.DiGraph[Any]:
     for functions that have no counterpart, and (when compiled) for cycles.
     """
     keys = config.genome_config
-    edges = [c for c in genome.connections.values() if c.enabled]
     g: nx.DiGraph[Any] = nx.DiGraph(inputs=list(keys.input_keys), outputs=list(keys.output_keys))
     g.add_nodes_from(keys.input_keys)
-    incoming: dict[Any, list[Any]] = {}
-    for connection in edges:
-        incoming.setdefault(connection.key[1], []).append(connection)
-    for key in _required(keys, incoming):
-        node = genome.nodes[key]
-        _add(g, key, node, sorted(incoming.get(key, ()), key=lambda c: str(c.key)))
+    for gene in read_genes(genome, config):
+        g.add_node(
+            gene.key, activation=gene.activation, bias=gene.bias, aggregation=gene.aggregation
+        )
+        for source, weight in zip(gene.sources, gene.weights, strict=True):
+            g.add_edge(source, gene.key, weight=weight)
     return g
 
 
-def _required(keys: Any, incoming: dict[Any, list[Any]]) -> list[Any]:
-    """The nodes that some output depends on."""
-    found = dict.fromkeys(keys.output_keys)
-    waiting = list(found)
+def read_genes(genome: Any, config: Any) -> Iterator[Gene]:
+    """The neurons that some output depends on, each once."""
+    keys = config.genome_config
+    inputs = frozenset(keys.input_keys)
+    incoming: dict[Any, list[Any]] = {}
+    for connection in genome.connections.values():
+        if connection.enabled:
+            incoming.setdefault(connection.key[1], []).append(connection)
+    found = set(keys.output_keys)
+    waiting = list(keys.output_keys)
     while waiting:
-        for connection in incoming.get(waiting.pop(), ()):
-            source = connection.key[0]
-            if source not in found and source not in keys.input_keys:
-                found[source] = None
-                waiting.append(source)
-    return list(found)
+        key = waiting.pop()
+        connections = incoming.get(key, [])
+        sources = [c.key[0] for c in connections]
+        yield _gene(key, genome.nodes[key], sources, [float(c.weight) for c in connections])
+        new = {s for s in sources if s not in found and s not in inputs}
+        found |= new
+        waiting += new
 
 
-def _add(g: nx.DiGraph[Any], key: Any, node: Any, connections: list[Any]) -> None:
+def _gene(key: Any, node: Any, sources: list[Any], weights: list[float]) -> Gene:
     activation = OURS.get(node.activation)
     if activation is None:
         message = f"neuron '{key}': neat-python's '{node.activation}' has no counterpart"
         raise CompileError(message, node=str(key), stage="network")
     response, aggregation = float(node.response), str(node.aggregation)
-    bias, weights = float(node.bias), [float(c.weight) for c in connections]
+    bias = float(node.bias)
     if aggregation == "product":
         if weights:
-            weights[0] *= response
+            weights[sources.index(min(sources, key=str))] *= response
         else:
             bias += response  # the product of nothing
     elif aggregation in SCALED or aggregation in SWAPPED:
-        weights = [response * w for w in weights]
+        if response != 1.0:
+            weights = [response * w for w in weights]
         if response < 0:
             aggregation = SWAPPED.get(aggregation, aggregation)
     else:
         message = f"neuron '{key}': neat-python's '{aggregation}' has no counterpart"
         raise CompileError(message, node=str(key), stage="network")
-    g.add_node(key, activation=activation, bias=bias, aggregation=aggregation)
-    for connection, weight in zip(connections, weights, strict=True):
-        g.add_edge(connection.key[0], key, weight=weight)
+    return Gene(key, activation, aggregation, bias, sources, weights)
