@@ -349,7 +349,7 @@ class Machine(ABC):
     def _rank(self, data: Data, batch_size: int) -> dict[str, float]:
         """The metrics that need the predictions of all rows, from one more pass over them."""
         objective = self.blueprint.objective
-        if not objective.rankings:
+        if not any(objective.rankings.values()):
             return {}
         found = self.predict({name: data[name] for name in self.blueprint.inputs}, batch_size)
         outputs = found if isinstance(found, dict) else {self.blueprint.outputs[0]: found}

@@ -10,6 +10,7 @@ import pytest
 
 import nncompiler as nnc
 from nncompiler.frontend.rankings import RANKINGS, Outcome
+from nncompiler.machine import Machine
 
 RNG = np.random.default_rng(15)
 NAMES = ("precision", "recall", "f1", "auc", "r2")
@@ -203,3 +204,21 @@ def test_accuracy_mae_and_top_k_are_those_of_scikit_learn() -> None:
     assert scores["mae"] == pytest.approx(sk.mean_absolute_error(values, y), rel=1e-5)
     assert scores["mse"] == pytest.approx(sk.mean_squared_error(values, y), rel=1e-5)
     assert scores["rmse"] == pytest.approx(sk.mean_squared_error(values, y) ** 0.5, rel=1e-5)
+
+
+def test_fit_predicts_for_metrics_of_the_whole_data_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more pass over the data would cost half of a small network's epoch."""
+    x, t = np.zeros((8, 3)), np.arange(8) % 2
+    predictions = []
+    predict = Machine.predict
+
+    def counted(self: Machine, *args: Any, **options: Any) -> Any:
+        predictions.append(1)
+        return predict(self, *args, **options)
+
+    monkeypatch.setattr(Machine, "predict", counted)
+    for metrics, expected in (((), 0), (("accuracy",), 0), (("f1",), 1)):
+        predictions.clear()
+        model = nnc.compile(network(2), loss="cross_entropy", optimizer="sgd", metrics=metrics)
+        model.fit(x, t, epochs=1, verbose=0)
+        assert len(predictions) == expected, metrics
