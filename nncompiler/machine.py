@@ -177,6 +177,22 @@ class Machine(ABC):
         for part in self.objectives.values():
             part.reset(self.seed)
 
+    def reset_states(self) -> None:
+        """Stateful layers begin a new stream of data: what they carry is as at first.
+
+        ValueError where no layer is stateful.
+        """
+        machines = (self, *self.objectives.values())
+        carried = {
+            name: state.initial
+            for machine in machines
+            for name, state in machine.blueprint.network.states.items()
+            if state.carried
+        }
+        if not carried:
+            raise ValueError("no layer of the model is stateful: there are no states to reset")
+        self.state.restore(carried)
+
     # ------------------------------------------------------------------ running
 
     def __call__(self, x: Any) -> Any:

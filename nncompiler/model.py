@@ -183,7 +183,7 @@ class Model(Machine):
         names: list[str] = [*self.parameters]
         for machine in (self, *self.objectives.values()):
             states = machine.blueprint.network.states
-            names += [n for n in states if not n.startswith("random.")]
+            names += [n for n, s in states.items() if not (n.startswith("random.") or s.carried)]
         return ParameterView.of(self.state, {name: name for name in names})
 
     # ------------------------------------------------------------------ looking inside

@@ -15,8 +15,8 @@ from ir.interpret import run_graph
 from nncompiler.blueprint import Blueprint, Kinds
 from nncompiler.data import convert_all, graph_ports
 from nncompiler.machine import Machine
-from runtime.artifact import CheckSpec
-from runtime.inputs import Port, check_names, convert, find_fault
+from runtime.artifact import CheckSpec, limits_of
+from runtime.inputs import Port, check_limits, check_names, convert, find_fault
 from runtime.state import State
 
 Array = np.ndarray[Any, Any]
@@ -62,12 +62,15 @@ class Interpreter:
             for port in self.wanted
             if port.name in checks
         }
+        self.limits = limits_of(checks)
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         arrays = convert_all(self.wanted, inputs)
         for port in self.wanted:
             self._check(port, arrays[port.name])
-        symbolic = [arrays[p.name].shape[0] for p in self.wanted if p.symbol is not None]
+        rows = {p.symbol: arrays[p.name].shape[0] for p in self.wanted if p.symbol is not None}
+        symbolic = rows.values()
+        check_limits(self.limits, rows)
         scalar = any(n == "loss" or n.startswith("update:") for n in self.graph.outputs)
         if scalar and 0 in symbolic:
             raise ValueError(f"empty batch: 'batch' of '{self.graph.name}' is 0")

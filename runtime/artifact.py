@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 MAGIC = b"nncart01"
+
+EXTENT = "extent:"  # begins the name of a check of a symbol, not of an input
 
 # An extent in a plan: an int, or [coefficient, symbol] for coefficient * symbol.
 PlanDim = int | list[Any]
@@ -61,6 +64,8 @@ class CheckSpec:
 class Plan:
     """What a runtime must know of a program: see BufferSpec, KernelSpec.
 
+    `limits` holds the largest extents of symbols that have one.
+
     `outputs` maps an output's name to its buffer, `updates` an input's id to the buffer that holds
     its new value (an alias of the input, or a temporary that native code copies back itself).
     `feeds` are the inputs whose leading axis is the batch, in the order of the native train loop's
@@ -78,6 +83,16 @@ class Plan:
     scalars: list[str]
     entry: str
     target: str
+    limits: dict[str, int] = field(default_factory=dict)
+
+
+def limits_of(checks: Mapping[str, tuple[int, int] | None]) -> dict[str, int]:
+    """The largest extents of symbols, from checks low <= value < high by name."""
+    return {
+        name.removeprefix(EXTENT): limits[1] - 1
+        for name, limits in checks.items()
+        if limits is not None and name.startswith(EXTENT)
+    }
 
 
 @dataclass(frozen=True)

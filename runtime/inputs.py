@@ -125,6 +125,14 @@ def bind_symbols(plan: Plan, wanted: Sequence[Port], arrays: Sequence[Array]) ->
     return tuple(extents[symbol][0] for symbol in plan.symbols)
 
 
+def check_limits(limits: Mapping[str, int], symbols: Mapping[str, int]) -> None:
+    """ValueError where an extent is larger than its limit."""
+    for symbol, extent in symbols.items():
+        most = limits.get(symbol, extent)
+        if extent > most:
+            raise ValueError(f"'{symbol}' is {extent}, but states are carried for {most} rows")
+
+
 def find_fault(check: CheckSpec, port: Port, array: Array, rows: Array | None = None) -> str | None:
     """Says where the array breaks a check, or gives None where it does not.
 

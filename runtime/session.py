@@ -22,6 +22,7 @@ from runtime.frame import Frame, Layout
 from runtime.inputs import (
     Port,
     bind_symbols,
+    check_limits,
     check_names,
     convert,
     find_fault,
@@ -109,7 +110,9 @@ class Session:
         """All inputs as arrays that native code can read, and the extents of the symbols."""
         check_names(self.wanted, inputs)
         arrays = {port.name: convert(port, inputs[port.name]) for port in self.wanted}
-        return arrays, bind_symbols(self.plan, self.wanted, list(arrays.values()))
+        extents = bind_symbols(self.plan, self.wanted, list(arrays.values()))
+        check_limits(self.plan.limits, dict(zip(self.plan.symbols, extents, strict=True)))
+        return arrays, extents
 
     def bind(self, inputs: Mapping[str, Any]) -> Bound:
         """Fixed buffers with a copy of the inputs; ValueError on an empty batch."""
@@ -191,6 +194,7 @@ class Session:
         rows = available if picked is None else len(picked)
         if rows == 0:
             raise ValueError("empty batch: the order names no rows")
+        check_limits(self.plan.limits, dict.fromkeys(self.plan.symbols, min(batch_size, rows)))
         sums = np.zeros(len(self.plan.scalars))
         for part, numbers, count in self._pieces(arrays, picked, rows, batch_size):
             if self._feeder is None:

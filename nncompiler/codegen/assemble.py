@@ -21,7 +21,7 @@ from nncompiler.codegen.tile import write_tile
 from nncompiler.codegen.transpose import write_transpose
 from nncompiler.memory import Storage
 from nncompiler.timeline import Slice, Span, Swap, lifetimes, repeats
-from runtime.artifact import BufferSpec, CheckSpec, KernelSpec, Plan
+from runtime.artifact import BufferSpec, CheckSpec, KernelSpec, Plan, limits_of
 
 ATTRIBUTES = """\
 attributes #0 = { nounwind "min-legal-vector-width"="512" }
@@ -78,7 +78,7 @@ def emit(
         k, times = table.without_gaps(item.kernel), repeats(step, spans)
         costs = scaled(flops(k), times), scaled(moved(k), times)
         kernels.append(KernelSpec(k.label, names[step], *costs, list(k.nodes)))
-    plan = table.plan(label, kernels, specs, target)
+    plan = replace(table.plan(label, kernels, specs, target), limits=limits_of(checks))
     loops = [_of_calls(span, calls) for span in spans]
     return plan, module.text(entry_text(plan, calls, check_calls, loops, target, flush_denormals))
 

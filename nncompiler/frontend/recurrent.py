@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
 
 from ir import ops
 from ir.graph import Node
-from ir.types import boolean
+from ir.types import Extent, boolean
 from nncompiler.frontend.activations import make_activation
 from nncompiler.frontend.kinds import count, kind
 from nncompiler.frontend.site import Site
@@ -32,6 +35,7 @@ def rnn(
     activation: object = "tanh",
     return_sequences: bool = False,
     bidirectional: bool = False,
+    stateful: bool | int = False,
     use_bias: bool = True,
     initializer: object = None,
     bias_initializer: object = "zeros",
@@ -43,6 +47,11 @@ def rnn(
     `mask` (batch, time) is True where there is a value: elsewhere the state stays as it is. The
     result is the last state, or with `return_sequences` that of every time. `bidirectional` sets
     beside it what a second cell makes of the times in reverse.
+
+    `stateful` layers go on where the last batch of `step` or `fit` stopped, row by row, without a
+    gradient into what was before (truncated backpropagation through time), until
+    `model.reset_states()`: the state is kept for the rows of a fixed batch (True), or for so many
+    rows at most (a number).
     """
     _, function = make_activation(activation)
 
@@ -50,7 +59,9 @@ def rnn(
         del bias
         return (function(z + carried[0] @ hidden),)
 
-    options = Options(use_bias, initializer, bias_initializer, regularizer, trainable)
+    options = Options(
+        use_bias, initializer, bias_initializer, regularizer, trainable, rows_kept(stateful)
+    )
     layer = Layer(site, Family(cell, 1, 1, False), count("units", units), options)
     return layer.build(x, mask, bidirectional, return_sequences)
 
@@ -64,6 +75,7 @@ def lstm(
     units: int,
     return_sequences: bool = False,
     bidirectional: bool = False,
+    stateful: bool | int = False,
     use_bias: bool = True,
     initializer: object = None,
     bias_initializer: object = "zeros",
@@ -75,7 +87,9 @@ def lstm(
     i f g o are columns of x @ weight_input + bias + h @ weight_hidden + bias_hidden (Hochreiter and
     Schmidhuber 1997, with the forget gate of Gers et al. 2000).
     """
-    options = Options(use_bias, initializer, bias_initializer, regularizer, trainable)
+    options = Options(
+        use_bias, initializer, bias_initializer, regularizer, trainable, rows_kept(stateful)
+    )
     layer = Layer(site, Family(_lstm, 4, 2, True), count("units", units), options)
     return layer.build(x, mask, bidirectional, return_sequences)
 
@@ -89,6 +103,7 @@ def gru(
     units: int,
     return_sequences: bool = False,
     bidirectional: bool = False,
+    stateful: bool | int = False,
     use_bias: bool = True,
     initializer: object = None,
     bias_initializer: object = "zeros",
@@ -99,7 +114,9 @@ def gru(
 
     r and z are the sigmoids of both parts' sum (Cho et al. 2014, with the reset after the product).
     """
-    options = Options(use_bias, initializer, bias_initializer, regularizer, trainable)
+    options = Options(
+        use_bias, initializer, bias_initializer, regularizer, trainable, rows_kept(stateful)
+    )
     layer = Layer(site, Family(_gru, 3, 1, True), count("units", units), options)
     return layer.build(x, mask, bidirectional, return_sequences)
 
@@ -120,6 +137,20 @@ def _gru(z: Node, carried: Carried, hidden: Node, bias: Node | None) -> Carried:
     r, update = ops.sigmoid(x_r + h_r), ops.sigmoid(x_z + h_z)
     n = ops.tanh(x_n + r * h_n)
     return (n + update * (h - n),)
+
+
+def rows_kept(stateful: object) -> bool | int:
+    """True, False, or a number of rows; ValueError or TypeError for anything else."""
+    return stateful if isinstance(stateful, bool) else count("stateful", stateful)
+
+
+def _replace_rows(state: Node, end: Node) -> Node:
+    """The state with the rows of `end` in place of its first ones."""
+    if state.shape == end.shape:
+        return end
+    row = ops.iota(state.shape)
+    rows = ops.extent(end.shape[0], row.dtype)
+    return ops.where(row < rows, ops.gather(end, ops.iota(state.shape[:1])), state)
 
 
 def _columns(gates: Node, parts: int) -> list[Node]:
@@ -146,6 +177,7 @@ class Options:
     bias_initializer: object
     regularizer: object
     trainable: bool
+    stateful: bool | int
 
 
 @dataclass(frozen=True)
@@ -165,6 +197,9 @@ class Layer:
             raise ValueError("recurrent layers need at least one time")
         if mask is not None and mask.shape != x.shape[:2]:
             raise ValueError(f"the mask has to have the shape {x.shape[:2]}, not {mask.type}")
+        if self.options.stateful and (bidirectional or self.site.shared):
+            reason = "bidirectional" if bidirectional else "share"
+            raise ValueError(f"a stateful layer goes on from its own last time: no {reason}=")
         found = self._direction(x, mask, sequences, "")
         if not bidirectional:
             return found
@@ -181,7 +216,7 @@ class Layer:
             z = z + self._bias(f"bias{suffix}", features)
             if self.family.hidden_bias:
                 bias = self._bias(f"bias_hidden{suffix}", self.units)
-        zero = ops.full((x.shape[0], self.units), 0, x.dtype)
+        states = self._states(x)
 
         def step(carried: Carried, now: Carried) -> tuple[Carried, Carried]:
             new = self.family.cell(now[0], carried, hidden, bias)
@@ -192,9 +227,40 @@ class Layer:
 
         z = self.site.call_it(z, f"input{suffix}")
         streams = [z] if mask is None else [z, ops.cast(mask, boolean)]
-        start = [zero] * self.family.carries
-        last, (every,) = ops.scan(step, start, streams, reverse=bool(suffix))
+        last, (every,) = ops.scan(step, self._starts(states, x), streams, reverse=bool(suffix))
+        if self.site.program.training:
+            for state, end in zip(states, last, strict=False):
+                self.site.advance(state, partial(_replace_rows, end=end))
         return every if sequences else last[0]
+
+    def _states(self, x: Node) -> list[Node]:
+        """What a stateful layer carries from batch to batch, (rows, units) each."""
+        stateful, batch = self.options.stateful, x.shape[0]
+        if stateful is False:
+            return []
+        if isinstance(batch, Extent):
+            if stateful is True:
+                raise ValueError(
+                    f"stateful=True needs a fixed batch, not '{batch}': say for how many rows the "
+                    "state is kept, stateful=32, or give the input a number for its batch"
+                )
+            if batch.coefficient != 1:
+                raise ValueError(f"stateful layers need one row per '{batch.symbol}', not {batch}")
+            self.site.check_extent(batch.symbol, stateful)
+        elif stateful is not True and stateful != batch:
+            raise ValueError(f"the state is kept for {stateful} rows, the batch has {batch}")
+        rows = batch if isinstance(batch, int) else int(stateful)
+        zeros = np.zeros((rows, self.units))
+        names = ("hidden", "cell")[: self.family.carries]
+        return [self.site.state(name, zeros, carried=True) for name in names]
+
+    def _starts(self, states: list[Node], x: Node) -> list[Node]:
+        batch = x.shape[0]
+        if not states:
+            return [ops.full((batch, self.units), 0, x.dtype)] * self.family.carries
+        if isinstance(batch, int):
+            return states
+        return [ops.gather(state, ops.iota((batch,))) for state in states]
 
     def _weight(self, name: str, inputs: int, columns: int) -> Node:
         options = self.options

@@ -20,6 +20,7 @@ from nncompiler.errors import CompileError
 from nncompiler.frontend.initializers import Array, Fans, Initializer, make_initializer
 from nncompiler.frontend.regularizers import Regularizer, make_regularizer
 from nncompiler.frontend.updates import State
+from runtime.artifact import EXTENT
 
 # Inputs that the training graphs add beside those of the network.
 RESERVED = ("target", "sample_weight", "learning_rate")
@@ -31,6 +32,7 @@ RESERVED_PREFIXES = (
     "update:",
     "metric:",
     "objective.",
+    EXTENT,
 )
 
 
@@ -76,7 +78,8 @@ class Built:
     """The graph of a network: outputs by name, names of values, new values of states.
 
     `ends` holds the outputs that end in softmax, log_softmax or sigmoid: (its name, what it saw);
-    `checks` the low <= number < high that inputs of whole numbers have to keep, by input.
+    `checks` the low <= number < high that inputs of whole numbers have to keep, by input, and the
+    symbol's extent, by its name after EXTENT.
     """
 
     outputs: dict[str, Node]
@@ -239,7 +242,7 @@ class Site:
             self.program.ends.setdefault(result, (activation, seen))
         return result
 
-    def state(self, suffix: str, initial: Array) -> Node:
+    def state(self, suffix: str, initial: Array, *, carried: bool = False) -> Node:
         """The persistent value `owner.suffix` that no optimizer changes; see `advance`."""
         id = f"{self.owner}.{suffix}"
         check_id(id)
@@ -248,7 +251,7 @@ class Site:
         known = self.program.states.get(id)
         if known is None:
             array = np.asarray(initial, self.program.dtype.numpy)
-            known = State(ops.input(id, self.program.dtype, array.shape), array)
+            known = State(ops.input(id, self.program.dtype, array.shape), array, carried)
             self.program.states[id] = known
         elif not self.shared or known.initial.shape != np.shape(initial):
             raise ValueError(
@@ -264,6 +267,11 @@ class Site:
     def advance(self, state: Node, change: Callable[[Node], Node]) -> None:
         """Every training step replaces the state by change(state); layers that share it in turn."""
         self.program.updates[state.attrs["id"]] = change(self.latest(state))
+
+    def check_extent(self, symbol: str, most: int) -> None:
+        """Refuse calls with more rows than that."""
+        known = self.program.checks.get(EXTENT + symbol, (0, most + 1))
+        self.program.checks[EXTENT + symbol] = (0, min(most + 1, known[1]))
 
     def check_range(self, source: Node, low: int, high: int) -> None:
         """Refuse calls whose whole numbers in the input `source` are not in low .. high - 1."""

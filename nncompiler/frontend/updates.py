@@ -31,10 +31,12 @@ Rate = float | Schedule | Callable[[Node], Any]
 
 @dataclass(frozen=True)
 class State:
-    """A persistent value that is not a parameter: its input node and its first value."""
+    """A persistent value that is not a parameter: its input node and its first value; `carried`
+    where it goes on from batch to batch of one stream of data, until `reset_states`."""
 
     node: Node
     initial: np.ndarray[Any, Any]
+    carried: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,16 @@
     python -m tests.bench.crosscheck_torch
 
 Value, gradients by the input and by every parameter, from the same float32 numbers; then a table
-after lazy steps against SparseAdam's. An error is the largest difference divided by 1 or the
-largest number, whichever is larger; above BOUND the program ends with status 1.
+after lazy steps against SparseAdam's, and stateful layers against detached states. An error is the
+largest difference divided by 1 or the largest number, whichever is larger; above BOUND the program
+ends with status 1.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -286,6 +287,39 @@ def run_lazy(steps: int = 20) -> dict[str, float]:
     return {name: error(model.state[name], t.numpy()) for name, t in expected.items()}
 
 
+def run_carried(check: Check, steps: int = 4) -> dict[str, float]:
+    """Largest errors of losses and parameters after steps of SGD over the pieces of one stream, the
+    state of every piece detached and handed on to the next."""
+    rng = np.random.default_rng(0)
+    module = check.theirs()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    stateful = replace(check, op={**check.op, "stateful": ROWS})
+    model = nnc.compile(_network(stateful, False), loss=_weighed, optimizer=nnc.SGD(0.1))
+    for ours, path in check.names.items():
+        name = f"n.{ours}"
+        model.parameters[name] = _read(module, path, model.parameters[name].shape)
+    carried, errors = None, {"loss": 0.0}
+    for _ in range(steps):
+        model.parameters["move"] = np.zeros(model.parameters["move"].shape)
+        x, weights = rng.normal(size=(ROWS, *check.shape)), rng.normal(size=(ROWS, 5))
+        y, carried = module.cell(torch.tensor(x, dtype=torch.float32), carried)
+        loss = (y[:, -1] * torch.tensor(weights, dtype=torch.float32)).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        if check.op["op"] == "rnn":  # it has one bias, torch's two
+            module.cell.bias_hh_l0.grad.zero_()
+        optimizer.step()
+        carried = (
+            tuple(s.detach() for s in carried) if check.op["op"] == "lstm" else carried.detach()
+        )
+        found = np.asarray(model.step(x, weights))
+        errors["loss"] = max(errors["loss"], error(found, loss.detach().numpy()))
+    for ours, path in check.names.items():
+        value = model.parameters[f"n.{ours}"]
+        errors[ours] = error(value, _read(module, path, value.shape))
+    return errors
+
+
 def error(found: Any, expected: Any) -> float:
     if found.shape != expected.shape:
         return float("inf")
@@ -296,7 +330,9 @@ def error(found: Any, expected: Any) -> float:
 def main() -> int:
     worst = 0.0
     tasks = {check.name: partial(run, check) for check in checks()}
-    for title, task in {**tasks, "SparseAdam": run_lazy}.items():
+    cells = [c for c in recurrent() if c.name in ("rnn", "lstm", "gru")]
+    carried = {f"{c.name}, carried": partial(run_carried, c) for c in cells}
+    for title, task in {**tasks, "SparseAdam": run_lazy, **carried}.items():
         errors = task()
         worst = max(worst, *errors.values())
         words = ", ".join(f"{name} {value:.0e}" for name, value in errors.items())
