@@ -48,14 +48,17 @@ class Place:
 
 def overlaps(terms: Sequence[tuple[Var, int]]) -> bool:
     """Are there two points of the variables with the same sum?"""
-    reach = 0
+    found = 0
     for v, step in sorted(terms, key=lambda t: t[1]):
-        if v.extent == 1:
-            continue
-        if step <= reach:
+        if v.extent != 1 and step <= found:
             return True
-        reach = step * (int(v.extent) - 1) + reach if isinstance(v.extent, int) else 1 << 62
+        found += reach([(v, step)])
     return False
+
+
+def reach(terms: Sequence[tuple[Var, int]]) -> int:
+    """The largest sum of the variables."""
+    return sum(s * (v.extent - 1) if isinstance(v.extent, int) else 1 << 62 for v, s in terms)
 
 
 def places(operand: Scalar) -> list[Place] | None:
@@ -102,7 +105,7 @@ def _guarded(guard: Guard, left: dict[Var, int]) -> Place | None:
 def _grouped(left: dict[Var, int]) -> list[Place]:
     groups: list[list[tuple[Var, int]]] = []
     for v, step in sorted(left.items(), key=lambda t: t[1]):
-        group = next((g for g in groups if overlaps([*g, (v, step)])), None)
+        group = next((g for g in groups if step <= reach(g)), None)
         if group is None:
             groups.append([(v, step)])
         else:

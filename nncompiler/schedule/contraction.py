@@ -51,8 +51,9 @@ from nncompiler.schedule.heuristics import (
 )
 from nncompiler.schedule.images import plan_images, plan_whole, windowed
 from nncompiler.schedule.results import results, row_major, sum_of
-from nncompiler.schedule.transforms import BY_RESULTS
+from nncompiler.schedule.transforms import BY_RESULTS, Transforms
 from nncompiler.schedule.winograd import find_site, pays, plan_winograd
+from nncompiler.schedule.winograd_weights import find_gradient, gradient_pays, plan_gradient
 
 SCATTER_COST = 30.0  # cycles of a vector that is written or read at a distance
 TURN_COST = 8.0  # the same where a block of the result is turned before it is written
@@ -64,9 +65,9 @@ def plan_contraction(kernel: Kernel, target: Target, options: Options) -> tuple[
     if number is None:
         return plan_product(kernel, target)
     transforms = BY_RESULTS.get(options.winograd)
-    site = find_site(kernel, number) if transforms else None
-    if transforms and site and pays(site, transforms):
-        return plan_winograd(kernel, site, transforms, target)
+    fast = transforms and _by_fewer_products(kernel, number, transforms, target)
+    if fast:
+        return fast
     operand = kernel.reductions[0].value.args[number]
     roles = _roles(kernel, target)
     last = roles is not None and roles[3] is not operand
@@ -75,6 +76,19 @@ def plan_contraction(kernel: Kernel, target: Target, options: Options) -> tuple[
     if found is None and operand.guards:
         return plan_whole(kernel, number, plan=plan, target=target)
     return found or plan_product(kernel, target)
+
+
+def _by_fewer_products(
+    kernel: Kernel, number: int, transforms: Transforms, target: Target
+) -> tuple[Kernel, Function] | None:
+    """By Winograd's transforms, where that is possible and pays."""
+    site = find_site(kernel, number)
+    if site is not None and pays(site, transforms):
+        return plan_winograd(kernel, site, transforms, target)
+    gradient = find_gradient(kernel, number)
+    if gradient is not None and gradient_pays(gradient, transforms):
+        return plan_gradient(kernel, gradient, transforms, target)
+    return None
 
 
 def plan_product(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:

@@ -84,3 +84,7 @@ def _weighted(weights: Sequence[float], values: Sequence[Scalar]) -> Scalar:
             total = scalar.apply("add" if weight > 0 else "sub", (total, value), dtype)
     assert total is not None
     return total
+
+
+def transposed(matrix: Matrix) -> Matrix:
+    return tuple(zip(*matrix, strict=True))

@@ -10,12 +10,11 @@ the weights stays in the second cache.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
 from ir import scalar
-from ir.index import Guard, Index, Var
+from ir.index import Index, Var
 from ir.loops import (
     Buffer,
     Directive,
@@ -34,12 +33,14 @@ from ir.scalar import Scalar
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.heuristics import fitting_lanes, tile_rows, tile_shape
 from nncompiler.schedule.results import results, sum_of
-from nncompiler.schedule.staging import stage
+from nncompiler.schedule.tiling import Tiling, at, nest
 from nncompiler.schedule.transforms import TAPS, Transforms, both_ways
 
 UNROLL = 4
 TRANSFORMS = 3.0  # cycles per element and filter of a tile that transforms cost, in products
 BLOCK, LARGE_BLOCK = 1 << 17, 1 << 20  # bytes of transformed tiles; where weights are streamed
+
+SCRATCH = 3 << 19  # bytes of a thread's own memory
 
 # --------------------------------------------------------------------------- where it applies
 
@@ -106,15 +107,28 @@ def _ordered(place: Place, kernel: Kernel) -> Place | None:
     return place if tap.extent == TAPS else None
 
 
+def block_of_rows(extent: int, results: int, most: int) -> int:
+    """Rows of tiles that are transformed at a time, `most` at most: they divide the rows of the
+    image, which are one block where tiles stand out of it."""
+    rows = -(-extent // results)
+    if extent % results:
+        return rows
+    return max((n for n in range(1, rows + 1) if rows % n == 0 and n <= most), default=1)
+
+
 def pays(site: Site, transforms: Transforms) -> bool:
-    """Is it worth the transforms, and what tiles compute beyond the edges?"""
+    """Is it worth the transforms?"""
     channels, filters = site.channels.extent, site.filters.extent
     assert isinstance(channels, int) and isinstance(filters, int)
-    m, size = transforms.results, transforms.size
-    tiles = math.prod(-(-extent // m) for extent in site.extents)
-    fast = tiles * size**2 * (channels * filters + TRANSFORMS * (channels + filters))
-    direct = math.prod(site.extents) * TAPS**2 * channels * filters
-    return filters >= 8 and 1.15 * fast < direct
+    return is_worth(site.extents, channels, filters, transforms)
+
+
+def is_worth(extents: tuple[int, int], channels: int, filters: int, transforms: Transforms) -> bool:
+    """Do fewer products make up for transforms, and for what tiles compute beyond the edges?"""
+    tiles = math.prod(-(-extent // transforms.results) for extent in extents)
+    each = channels * filters + TRANSFORMS * (channels + filters)
+    direct = math.prod(extents) * TAPS**2 * channels * filters
+    return filters >= 8 and 1.15 * tiles * transforms.size**2 * each < direct
 
 
 # --------------------------------------------------------------------------- loops
@@ -122,10 +136,17 @@ def pays(site: Site, transforms: Transforms) -> bool:
 
 def plan_winograd(
     kernel: Kernel, site: Site, transforms: Transforms, target: Target
-) -> tuple[Kernel, Function]:
-    """The scheduled kernel and its loops."""
+) -> tuple[Kernel, Function] | None:
+    """The scheduled kernel and its loops; None where a thread would need too much memory."""
     plan = _Plan(kernel, site, transforms, target)
-    return replace(kernel, schedule=plan.schedule), plan.function()
+    function = plan.function()
+    return (replace(kernel, schedule=plan.schedule), function) if fits(function) else None
+
+
+def fits(function: Function) -> bool:
+    """Is what a thread keeps to itself small enough for its stack?"""
+    sizes = [b.size * b.dtype.bytes for b in function.scratch if isinstance(b.size, int)]
+    return sum(sizes) <= SCRATCH
 
 
 class _Plan:
@@ -141,43 +162,36 @@ class _Plan:
         width = self.vectors * self.filter_lanes
         self.width = width if filters % width == 0 else filters
         m = transforms.results
-        self.tile_rows, self.tile_columns = (-(-e // m) for e in site.extents)
-        self.tall = self._tall()
-        self.block = Var("rows_block", self.tile_rows // self.tall)
+        rows, columns = (-(-e // m) for e in site.extents)
+        weights = transforms.size**2 * channels * filters * self.dtype.bytes
+        room = LARGE_BLOCK if 2 * weights > target.l2 else BLOCK
+        row = transforms.size**2 * columns * (channels + self.width) * self.dtype.bytes
+        tall = block_of_rows(site.extents[0], m, room // row)
+        self.tiling = Tiling(m, rows // tall, tall, columns, self.lanes)
         self.filter_block = Var("filters_block", filters // self.width)
         self.filter = Var(site.filters.name, self.width)
-        self.row, self.column = Var("tile_row", self.tall), Var("tile_column", self.tile_columns)
-        self.tiles = self.tall * self.tile_columns
+        self.place = Var("place", transforms.size**2)
         self.scratch: list[Buffer] = []
-
-    def _tall(self) -> int:
-        """Rows of tiles that are transformed at a time: they divide the rows of the image."""
-        if self.site.extents[0] % self.f.results:
-            return self.tile_rows
-        row = self.f.size**2 * self.tile_columns * (self.channels + self.width) * self.dtype.bytes
-        fitting = [n for n in range(1, self.tile_rows + 1) if self.tile_rows % n == 0]
-        weights = self.f.size**2 * self.channels * self.filters
-        room = LARGE_BLOCK if 2 * weights * self.dtype.bytes > self.target.l2 else BLOCK
-        return max((n for n in fitting if n * row <= room), default=1)
 
     @property
     def schedule(self) -> tuple[Directive, ...]:
         return (
             Vectorize(self.site.filters.name, self.filter_lanes),
             TileBy(self.site.filters.name, self.vectors * self.filter_lanes),
-            TileBy(self.site.axis(self.site.rows).name, self.tall * self.f.results),
+            TileBy(self.site.axis(self.site.rows).name, self.tiling.rows * self.f.results),
         )
 
     def function(self) -> Function:
+        site = self.site
         weights, packed, taps = self._weights()
-        staged, copies = self._staged()
-        inside: tuple[Stmt, ...] = (
-            *copies,
-            self._elements(staged),
-            *_nest([self.filter_block], [self._products(packed), *self._results()]),
+        ways = (site.rows, site.columns)
+        elements, tiles = self.tiling.transformed(
+            site.image, ways, site.channels, self.f.elements, "elements"
         )
-        around = [v for v in (*self.site.around, self.block) if v.extent != 1]
-        body = (weights, *_nest(around, inside))
+        self.scratch += tiles
+        inside = nest([self.filter_block], [self._products(packed), *self._results()])
+        around = [v for v in (*site.around, self.tiling.block) if v.extent != 1]
+        body = (weights, *nest(around, [*elements, *inside]))
         # stages of their own share nothing but buffers that all threads see
         own, shared = (self.scratch, []) if around else ([], self.scratch)
         label, buffers = self.kernel.label, self.kernel.buffers
@@ -188,11 +202,6 @@ class _Plan:
         self.scratch.append(buffer)
         return buffer
 
-    def _apart(self, step: int) -> int:
-        """How far one place of a tile is from the next: no power of two, for then they would fall
-        on the same lines of the cache."""
-        return step + self.lanes
-
     # ------------------------------------------------------------ weights
 
     def _weights(self) -> tuple[Stmt, Buffer, tuple[Buffer, ...]]:
@@ -201,10 +210,10 @@ class _Plan:
         i, j = site.rows.terms[1][0], site.columns.terms[1][0]
         filters, channels = site.filters, self.channels
         assert isinstance(filters.extent, int)
-        step = self._apart(channels * filters.extent)
+        step = channels * filters.extent + self.lanes
         packed = Buffer("weights", self.dtype, size**2 * step, True)
         load, copies, buffers = self._taps(i, j)
-        taps = [[_at(load, {i: a, j: b}) for b in range(TAPS)] for a in range(TAPS)]
+        taps = [[at(load, {i: a, j: b}) for b in range(TAPS)] for a in range(TAPS)]
         values = both_ways(self.f.weights, taps)
         block, column = Index.of(filters) // self.width, Index.of(filters) % self.width
         place = (block * channels + Index.of(self.channel)) * self.width + column
@@ -234,107 +243,59 @@ class _Plan:
         turned_load = scalar.load("taps", number * filters.extent + Index.of(filters), self.dtype)
         return turned_load, (copy,), (Buffer("taps", self.dtype, TAPS**2 * filters.extent, True),)
 
-    # ------------------------------------------------------------ elements
-
-    def _staged(self) -> tuple[Scalar, tuple[Stmt, ...]]:
-        """What the tiles of a block read, channels last."""
-        m, site = self.f.results, self.site
-        moves = (
-            (site.rows, self.row, Var("tile_i", self.f.size), Index.of(self.block) * self.tall),
-            (site.columns, self.column, Var("tile_j", self.f.size), Index()),
-        )
-        operand, order = site.image, list[Place]()
-        for place, tile, inside, start in moves:
-            (axis, _), (tap, _) = place.terms
-            change = {axis: start * m + Index.of(tile) * m, tap: Index.of(inside)}
-            operand = scalar.substitute(operand, change)
-            guard = _substituted(place.guard, change)
-            assert isinstance(axis.extent, int) and isinstance(place.extent, int)
-            if guard is None and axis.extent % m:
-                guard = Guard(place.index.substitute(change), 0, place.extent)
-            order.append(Place(((tile, m), (inside, 1)), place.unit, guard))
-        load, copies, buffer = stage(operand, [*order, site.channels], (), self.lanes, "staged")
-        self.scratch.append(buffer)
-        return load, copies
-
-    def _elements(self, staged: Scalar) -> Stmt:
-        """elements[place][tile][channel] for all places."""
-        size = self.f.size
-        i, j = (next(v for v in scalar.variables(staged) if v.name == n) for n in _INSIDE)
-        tile = [[_at(staged, {i: a, j: b}) for b in range(size)] for a in range(size)]
-        values = both_ways(self.f.elements, tile)
-        step = self._apart(self.tiles * self.channels)
-        buffer = self._own("elements", size**2 * step)
-        number = Index.of(self.row) * self.tile_columns + Index.of(self.column)
-        place = number * self.channels + Index.of(self.channel)
-        stores = [Store(buffer.name, place + n * step, value) for n, value in enumerate(values)]
-        lanes = fitting_lanes(self.channels, self.lanes)
-        (nest,) = _nest(
-            [self.row, self.column], [For(self.channel, "vector", lanes, tuple(stores))]
-        )
-        return nest
-
     # ------------------------------------------------------------ products and results
 
     def _products(self, weights: Buffer) -> Stmt:
         """sums[place][tile][filter]"""
-        place, tile = Var("place", self.f.size**2), Var("tile", self.tiles)
-        filters = self.site.filters.extent
-        assert isinstance(filters, int)
-        left = Index.of(place) * self._apart(self.tiles * self.channels)
-        left = left + Index.of(tile) * self.channels
-        right = Index.of(place) * self._apart(self.channels * filters)
+        tile, filters = Var("tile", self.tiling.count), self.filters
+        right = Index.of(self.place) * (self.channels * filters + self.lanes)
         right = right + Index.of(self.filter_block) * (self.channels * self.width)
-        column = Index.of(self.filter)
-        step = self._apart(self.tiles * self.width)
+        right = right + Index.of(self.channel) * self.width + Index.of(self.filter)
+        step = self.tiling.place(self.width)
         sums = self._own("sums", self.f.size**2 * step)
         acc = sum_of(self.kernel)
-        stored = Index.of(place) * step + Index.of(tile) * self.width + column
+        stored = Index.of(self.place) * step + Index.of(tile) * self.width + Index.of(self.filter)
         product = Tile(
             tile,
             self.filter,
             (self.channel,),
             acc.name,
-            scalar.load("elements", left + Index.of(self.channel), self.dtype),
-            scalar.load(
-                weights.name, right + Index.of(self.channel) * self.width + column, self.dtype
-            ),
+            self.tiling.load("elements", self.dtype, self.channel, self.place, tile),
+            scalar.load(weights.name, right, self.dtype),
             (Store(sums.name, stored, acc),),
-            tile_rows(self.tiles, self.height),
+            tile_rows(self.tiling.count, self.height),
             self.vectors,
             self.filter_lanes,
             UNROLL,
         )
-        return For(place, "serial", 1, (product,))
+        return For(self.place, "serial", 1, (product,))
 
     def _results(self) -> tuple[Stmt, ...]:
         """The sums transformed back, then the results of all points of the block."""
-        m, size, width = self.f.results, self.f.size, self.width
-        number = Index.of(self.row) * self.tile_columns + Index.of(self.column)
-        base = number * width + Index.of(self.filter)
-        step = self._apart(self.tiles * width)
+        m, size, width, tiling = self.f.results, self.f.size, self.width, self.tiling
+        base, step = tiling.number * width + Index.of(self.filter), tiling.place(width)
         sums = [
             [scalar.load("sums", base + (a * size + b) * step, self.dtype) for b in range(size)]
             for a in range(size)
         ]
         values = both_ways(self.f.sums, sums)
-        line = self.tile_columns * m
-        points = self.tall * m * line
+        line = tiling.columns * m
+        points = tiling.rows * m * line
         by_rows = self._own("by_rows", points * width)
-        first = (Index.of(self.row) * m * line + Index.of(self.column) * m) * width
+        first = (Index.of(tiling.row) * m * line + Index.of(tiling.column) * m) * width
         stores = [
             Store(by_rows.name, first + (a * line + b) * width + Index.of(self.filter), value)
             for (a, b), value in zip(product(range(m), repeat=2), values, strict=True)
         ]
         loop = For(self.filter, "vector", self.filter_lanes, tuple(stores))
-        back = _nest([self.row, self.column], [loop])
-        return (*back, *self._finish(by_rows, line, points))
+        return (*tiling.loops([loop]), *self._finish(by_rows, line, points))
 
     def _finish(self, by_rows: Buffer, line: int, points: int) -> list[Stmt]:
         site, width = self.site, self.width
         h, w = site.axis(site.rows), site.axis(site.columns)
-        row = Var(h.name, min(self.tall * self.f.results, site.extents[0]))
-        start = Index.of(self.block) * (self.tall * self.f.results)
+        rows = self.tiling.rows * self.f.results
+        row = Var(h.name, min(rows, site.extents[0]))
+        start = Index.of(self.tiling.block) * rows
         filters = Index.of(self.filter_block) * width + Index.of(self.filter)
         change = {h: start + Index.of(row), site.filters: filters}
         writes = tuple(
@@ -359,22 +320,3 @@ class _Plan:
         found = results(self.kernel, writes, axes, total, self.target)
         self.scratch += found.scratch
         return [*body, *found.body]
-
-
-_INSIDE = ("tile_i", "tile_j")
-
-
-def _at(value: Scalar, points: dict[Var, int]) -> Scalar:
-    return scalar.substitute(value, {v: Index.of(n) for v, n in points.items()})
-
-
-def _substituted(guard: Guard | None, change: dict[Var, Index]) -> Guard | None:
-    return guard and Guard(guard.value.substitute(change), guard.low, guard.high)
-
-
-def _nest(axes: Sequence[Var], body: Sequence[Stmt]) -> tuple[Stmt, ...]:
-    found = tuple(body)
-    for v in reversed(axes):
-        if v.extent != 1:
-            found = (For(v, "serial", 1, found),)
-    return found

@@ -28,8 +28,26 @@ def network(
     w = ops.input("w", dtype, (filters, channels, 3, 3))
     y = convolve(x, w, (1, 1), ((pad, pad),) * 2, (1, 1), 1)
     g = ops.input("g", dtype, y.shape)
-    dx, _ = differentiate(y, [x, w], g)
-    return Graph("conv", (x, w, g), {"y": ops.relu(y), "dx": dx})
+    dx, dw = differentiate(y, [x, w], g)
+    return Graph("conv", (x, w, g), {"y": ops.relu(y), "dx": dx, "dw": w - dw * 0.5})
+
+
+def channels_last() -> Graph:
+    """Weights whose filters lie side by side, as do the channels of the image."""
+    x = ops.input("x", "f32", ("batch", 8, 10, 16))
+    w = ops.input("w", "f32", (3, 3, 16, 32))
+    y = convolve(
+        ops.transpose(x, (0, 3, 1, 2)),
+        ops.transpose(w, (3, 2, 0, 1)),
+        (1, 1),
+        ((1, 1),) * 2,
+        (1, 1),
+        1,
+    )
+    y = ops.transpose(y, (0, 2, 3, 1))
+    g = ops.input("g", "f32", y.shape)
+    dx, dw = differentiate(y, [x, w], g)
+    return Graph("conv", (x, w, g), {"y": ops.relu(y), "dx": dx, "dw": w - dw * 0.5})
 
 
 CASES = {
@@ -40,14 +58,17 @@ CASES = {
     "wide padding": network("batch", 16, (8, 8), 17, 2),
     "one image": network(1, 32, (12, 16), 80, 1),
     "blocks of filters": network(3, 16, (8, 6), 128, 1),
+    "many channels": network("batch", 64, (4, 4), 64, 1),
+    "channels last": channels_last(),
     "blocks of rows": network("batch", 48, (32, 12), 48, 1),
 }
 
 
 def uses_winograd(graph: Graph, results: int) -> bool:
+    """Do the result and both gradients go through transforms?"""
     found = lower_graph(graph, options=Options(winograd=results)).scheduled
     buffers = [b for s in found for b in (*s.function.scratch, *s.function.workspace)]
-    return any(b.name == "elements" for b in buffers)
+    return sum(b.name == "elements" for b in buffers) == 3
 
 
 @pytest.mark.parametrize("name", CASES)
