@@ -23,6 +23,7 @@ from ir.places import Place, places, without
 from ir.scalar import Scalar
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.axes import map_kernel_indices
+from nncompiler.schedule.heuristics import size_of
 from nncompiler.schedule.staging import stage
 
 BLOCK = "_rows"
@@ -51,6 +52,8 @@ def plan_images(
     `number` says which operand is windowed, `last` whether the channels, which are summed, stand
     last in the copy.
     """
+    if not _is_image(kernel, places(_operand(kernel, number)) or []):
+        return None
     cut = _cut_rows(kernel, number)
     found = places(_operand(cut, number))
     assert found is not None
@@ -91,6 +94,12 @@ def plan_whole(
     body, workspace = (*copies, *function.body), (buffer, *function.workspace)
     function = replace(function, buffers=kernel.buffers, body=body, workspace=workspace)
     return replace(kernel, schedule=planned.schedule), function
+
+
+def _is_image(kernel: Kernel, found: Sequence[Place]) -> bool:
+    """Do windows move with the result, and are not what is summed (a weight's gradient)?"""
+    longest = [max(p.terms, key=lambda t: size_of(t[0].extent))[0] for p in found if p.is_window]
+    return all(v in kernel.axes for v in longest)
 
 
 def _operand(kernel: Kernel, number: int) -> Scalar:

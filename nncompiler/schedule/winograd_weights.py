@@ -174,9 +174,7 @@ class _Plan:
         # stages of their own share nothing but buffers that all threads see
         blocks_of = {b.name for b in (tiles[0], other_tiles[0])}
         own = [
-            b
-            for b in (*tiles, *other_tiles)
-            if around and (self.by_image or b.name in blocks_of)
+            b for b in (*tiles, *other_tiles) if around and (self.by_image or b.name in blocks_of)
         ]
         shared = [b for b in (*tiles, *other_tiles) if b not in own]
         last, scratch, workspace = self._results(sums)

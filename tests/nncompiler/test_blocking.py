@@ -17,10 +17,12 @@ from ir.types import bind_dim
 from ir.verify_loops import verify_function
 from nncompiler.autodiff import differentiate
 from nncompiler.codegen.llvm import assemble, host
+from nncompiler.options import Options
 from nncompiler.pipeline import lower_graph
 from runtime.artifact import Artifact
 from runtime.session import Session
 
+DIRECT = Options(winograd=0)
 SMALL = replace(host(), l2=1 << 12)  # everything is too large for its caches
 
 
@@ -67,7 +69,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_every_blocking_gives_the_sum(name: str) -> None:
     graph, directive = CASES[name]
-    lowered = lower_graph(graph, target=SMALL)
+    lowered = lower_graph(graph, target=SMALL, options=DIRECT)
     schedules = [d for s in lowered.scheduled for d in s.kernel.schedule]
     assert any(isinstance(d, directive) for d in schedules), schedules
     random = np.random.default_rng(0)
@@ -87,7 +89,7 @@ def test_every_blocking_gives_the_sum(name: str) -> None:
 def test_the_loops_mean_what_the_kernel_means(name: str) -> None:
     graph, _ = CASES[name]
     random = np.random.default_rng(1)
-    for s in lower_graph(graph, target=SMALL).scheduled:
+    for s in lower_graph(graph, target=SMALL, options=DIRECT).scheduled:
         buffers: dict[str, Any] = {}
         for b in s.function.buffers:
             size = bind_dim(b.size, {"batch": 2})
