@@ -64,6 +64,11 @@ def test_the_transformer_learns_brackets() -> None:
     assert share is not None and float(share[1]) > 96.0
 
 
+def test_the_text_classifier_beats_the_most_frequent_answer() -> None:
+    most, network = re.findall(r"([\d.]+)%", run("examples/text_classifier.py"))
+    assert float(network) > float(most) + 40
+
+
 def test_look_inside_prints_one_stage() -> None:
     text = run("examples/look_inside.py", "gradient")
     assert "hidden" in text
