@@ -63,13 +63,11 @@ class Streams:
         self.lane = None
 
     def before_load(self, e: Emitter, name: str, index: Index, pointer: str) -> None:
-        """Ask for what the loop will read; it need not exist."""
+        """Ask for what the loop will read."""
         if self.lane is None or not self.busy or name not in self.read:
             return
         if index.coefficient(self.lane) == 1:
-            e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-            later = e.op(f"getelementptr i8, ptr {pointer}, i64 {AHEAD}")
-            e.do(f"call void @llvm.prefetch.p0(ptr {later}, i32 0, i32 3, i32 1)")
+            read_ahead(e, pointer)
 
     def store(self, e: Emitter, value: Value, name: str, index: Index, pointer: str) -> None:
         """Store one vector, past the caches where its place in memory is a whole line's."""
@@ -84,6 +82,13 @@ class Streams:
         """At the end other threads, and the caller, shall see what went past the caches."""
         if self.written:
             e.do("fence seq_cst")
+
+
+def read_ahead(e: Emitter, pointer: str) -> None:
+    """Ask for the line a page later; it need not exist."""
+    e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+    later = e.op(f"getelementptr i8, ptr {pointer}, i64 {AHEAD}")
+    e.do(f"call void @llvm.prefetch.p0(ptr {later}, i32 0, i32 3, i32 1)")
 
 
 def _values(body: Iterable[Stmt]) -> list[Scalar]:

@@ -16,6 +16,7 @@ from nncompiler.codegen.dot import Dots
 from nncompiler.codegen.emit import Value, constant, memory_type, number_of
 from nncompiler.codegen.scope import Binding
 from nncompiler.codegen.statements import Writer
+from nncompiler.codegen.streams import LINE, read_ahead
 from nncompiler.codegen.tiles import LATENCY_HIDDEN, Blocks
 from nncompiler.schedule.heuristics import cost_of, single_row_vectors
 
@@ -180,11 +181,14 @@ class _Tiles(Blocks):
         left = "" if ones else self.pointer(t.lhs, at)
         right = self.pointer(t.rhs, at)
         row_step = t.lhs.index.coefficient(t.m)
+        is_packed = row_step is None
         if row_step is None:
-            row_step = 1  # packed: the rows of a block lie next to each other
+            row_step = 1  # the rows of a block lie next to each other
         left_step = t.lhs.index.coefficient(axis) or 0
         right_step = t.rhs.index.coefficient(axis) or 0
         for step in range(count):
+            if is_packed and step * left_step * self.dtype.bytes % LINE == 0:
+                read_ahead(e, e.address(left, step * left_step, self.dtype))
             columns = []
             for v in range(vectors):
                 offset = step * right_step + v * t.lanes

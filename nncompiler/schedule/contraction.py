@@ -56,6 +56,7 @@ from nncompiler.schedule.winograd import find_site, pays, plan_winograd
 from nncompiler.schedule.winograd_weights import find_gradient, gradient_pays, plan_gradient
 
 SCATTER_COST = 30.0  # cycles of a vector that is written or read at a distance
+READ_TOGETHER = 128  # bytes: two lines, as the hardware fetches them
 TURN_COST = 8.0  # the same where a block of the result is turned before it is written
 
 
@@ -360,12 +361,28 @@ def _pack(
         others = [v for v in others if v != row]
     else:
         copy = Store(name, index, operand)
-    if block == lanes and isinstance(copy, Store):
-        others, copy = [], _nest(others, copy)  # block by block: what is written lies together
-    if not isinstance(copy, Transpose):
-        copy = For(axis, "vector", lanes, (copy,))
-    copy = _nest(others, copy)
-    return packed, copy, buffer
+    if isinstance(copy, Transpose):
+        return packed, _nest(others, copy), buffer
+    if block != lanes:
+        return packed, _nest(others, For(axis, "vector", lanes, (copy,))), buffer
+    return packed, _in_stretches(axis, others, copy, lanes), buffer
+
+
+def _in_stretches(axis: Var, others: Sequence[Var], copy: Store, lanes: int) -> Stmt:
+    """A copy block by block, where what is written lies together; of as many blocks at a time as
+    share the lines that are read, which may be gone from the cache by the time of the next block.
+
+        for i in 1024 / 32:  for k:  unroll vector for j in 32 step 8: packed = W[k, i*32 + j]
+    """
+    stretch = max(lanes, READ_TOGETHER // copy.value.dtype.bytes)
+    assert isinstance(axis.extent, int)
+    if axis.extent % stretch or stretch % lanes:
+        return For(axis, "vector", lanes, (_nest(others, copy),))
+    far, near = Var(f"{axis.name}_far", axis.extent // stretch), Var(f"{axis.name}_near", stretch)
+    change = {axis: Index.of(far) * stretch + Index.of(near)}
+    value = scalar.substitute(copy.value, change)
+    copy = Store(copy.buffer, copy.index.substitute(change), value)
+    return _nest([far, *others], For(near, "unroll vector", lanes, (copy,)))
 
 
 def _nest(axes: Sequence[Var], stmt: Stmt) -> Stmt:
