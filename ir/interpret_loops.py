@@ -117,7 +117,9 @@ class _Machine:
 
     def run_stages(self, function: Function) -> None:
         """Stages one after the other, the chunks of each in a random order."""
-        for body, split in stages(function):
+        for body, split, when in stages(function):
+            if when is not None and not when.holds(self.symbols):
+                continue
             found = list(chunks(split, self.symbols)) if split else [{}]
             for number in self.random.permutation(len(found)):
                 self.ranges = found[number]

@@ -15,7 +15,7 @@ stmt    = For(var, kind, step, body)              serial | ordered | parallel | 
         | Tile(m, n, k, acc, lhs, rhs, epilogue)  the micro-kernel of a contraction
         | Sweep(x, extras, weights, tables, ...)  sums along the edges of a graph, node after node
         | PairSums(a, b, ...)                     sums of products of pairs of columns
-function = Function(label, buffers, body, scratch, workspace, splits)
+function = Function(label, buffers, body, scratch, workspace, splits, whens)
 """
 
 from __future__ import annotations
@@ -186,7 +186,19 @@ class Partial:
         return f"Partial({self.axis}, {self.length})"
 
 
-Directive = Vectorize | TileBy | Unroll | Parallel | Pack | Outermost | Partial
+@dataclass(frozen=True, slots=True)
+class Dots:
+    """While the symbol of `axis` is at most `most`, take dot products along the summed axis instead
+    of copying an operand for so few rows."""
+
+    axis: str
+    most: int
+
+    def __str__(self) -> str:
+        return f"Dots({self.axis}, {self.most})"
+
+
+Directive = Vectorize | TileBy | Unroll | Parallel | Pack | Outermost | Partial | Dots
 
 # --------------------------------------------------------------------------- loop statements
 
@@ -364,6 +376,23 @@ class Split:
     least: tuple[tuple[str, int], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class When:
+    """A statement runs only where a symbol is at least `least` and, unless None, at most `most`."""
+
+    symbol: str
+    least: int
+    most: int | None = None
+
+    def holds(self, symbols: Mapping[str, int]) -> bool:
+        value = symbols[self.symbol]
+        return value >= self.least and (self.most is None or value <= self.most)
+
+    def __str__(self) -> str:
+        limit = "" if self.most is None else f" <= {self.most}"
+        return f"{self.least} <= {self.symbol}{limit}"
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Function:
     """The loop nest of one kernel. `scratch` are thread-local arrays, on the stack where small;
@@ -371,7 +400,8 @@ class Function:
 
     Where there are `splits`, one for every statement of the body, the statements are stages: each
     is finished before the next one starts, and they share nothing but buffers. A stage without a
-    split (None) is run by one thread.
+    split (None) is run by one thread. Where there are conditions (`whens`), the statements are
+    stages too, and those whose condition does not hold are left out.
     """
 
     label: str
@@ -380,13 +410,16 @@ class Function:
     scratch: tuple[Buffer, ...] = ()
     workspace: tuple[Buffer, ...] = ()
     splits: tuple[Split | None, ...] = ()
+    whens: tuple[When | None, ...] = ()
 
 
-def stages(function: Function) -> list[tuple[tuple[Stmt, ...], Split | None]]:
-    """What is run one after the other, each with its split."""
-    if not function.splits:
-        return [(function.body, None)]
-    return [((s,), split) for s, split in zip(function.body, function.splits, strict=True)]
+def stages(function: Function) -> list[tuple[tuple[Stmt, ...], Split | None, When | None]]:
+    """What is run one after the other, each with its split and its condition."""
+    if not function.splits and not function.whens:
+        return [(function.body, None, None)]
+    none = (None,) * len(function.body)
+    splits, whens = function.splits or none, function.whens or none
+    return [((s,), x, when) for s, x, when in zip(function.body, splits, whens, strict=True)]
 
 
 def chunks(split: Split, symbols: Mapping[str, int]) -> Iterator[dict[str, tuple[int, int]]]:
@@ -427,5 +460,6 @@ def structure(function: Function) -> tuple[Any, ...]:
             return (type(value).__name__, *(plain(getattr(value, f.name)) for f in fields(value)))
         return value
 
-    parts = (function.buffers, function.workspace, function.scratch, function.body, function.splits)
+    stages_ = (function.body, function.splits, function.whens)
+    parts = (function.buffers, function.workspace, function.scratch, *stages_)
     return tuple(plain(part) for part in parts)

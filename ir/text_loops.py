@@ -70,7 +70,8 @@ def print_function(function: Function) -> str:
     lines = [f"void {function.label}({', '.join(map(_buffer, function.buffers))}) {{"]
     lines += [f"  thread_local {b.dtype} {b.name}[{b.size}];" for b in function.scratch]
     lines += [f"  workspace {b.dtype} {b.name}[{b.size}];" for b in function.workspace]
-    for body, split in stages(function):
+    for body, split, when in stages(function):
+        lines += [] if when is None else [f"  // where {when}"]
         lines += [] if split is None else [f"  {_split(split)}"]
         lines += _lines(body, "  ")
     return "\n".join([*lines, "}"]) + "\n"

@@ -91,7 +91,9 @@ def verify_function(function: Function) -> None:
     check.flags(function.buffers)
     if function.splits:
         check.require(len(function.splits) == len(function.body), "every stage has a split or None")
-    for body, split in stages(function):
+    if function.whens:
+        check.require(len(function.whens) == len(function.body), "every stage has a when or None")
+    for body, split, _ in stages(function):
         if split is not None:
             _split(body[0], split, check)
 

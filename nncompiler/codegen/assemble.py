@@ -55,11 +55,12 @@ def emit(
         arguments = [table.argument(b.name) for b in item.function.buffers]
         arguments += [table.add_workspace(step, item, b) for b in item.function.workspace]
         parts = stages(item.function)
-        for left, (body, split) in zip(reversed(range(len(parts))), parts, strict=True):
-            function = replace(item.function, body=body, splits=(split,) if split else ())
+        for left, (body, split, when) in zip(reversed(range(len(parts))), parts, strict=True):
+            splits = (split,) if split else ()
+            function = replace(item.function, body=body, splits=splits, whens=())
             shown = f"{item.kernel.label}.{left}" if left else item.kernel.label
             name = module.add(function, shown)
-            calls.append(Call(name, tuple(arguments), symbols_of(function), step, split))
+            calls.append(Call(name, tuple(arguments), symbols_of(function), step, split, when))
     specs: list[CheckSpec] = []
     check_calls: list[Call] = []
     for node in graph.inputs:

@@ -8,10 +8,11 @@ in the entry                   where there is a team and the symbols are large e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ir.loops import Split
+from ir.loops import Split, When
 from ir.types import Dim
 from nncompiler.codegen.moving import Argument, addresses, numbers, read_clock
 from nncompiler.timeline import Span
@@ -24,13 +25,14 @@ Say = Callable[[str], None]
 @dataclass(frozen=True)
 class Call:
     """A stage of a kernel: its function, its arguments (buffers by number or as they move with
-    time, names of symbols)."""
+    time, names of symbols), and where it runs at all."""
 
     function: str
     buffers: tuple[Argument, ...]
     symbols: tuple[str, ...]
     kernel: int = 0
     split: Split | None = None
+    when: When | None = None
 
 
 CELL = -1  # instead of a buffer's number: where a check leaves its answer
@@ -86,6 +88,25 @@ def release(say: Say, plan: Plan) -> None:
     say("store atomic i32 0, ptr %free release, align 4")
     say("br label %left")
     say("left:")
+
+
+@contextmanager
+def condition(say: Say, plan: Plan, call: Call, number: int) -> Iterator[None]:
+    """What is said inside is done only where the call's condition holds."""
+    when = call.when
+    if when is None:
+        yield
+        return
+    value = f"%s{plan.symbols.index(when.symbol)}"
+    last = (1 << 63) - 1 if when.most is None else when.most
+    say(f"%above{number} = icmp uge i64 {value}, {when.least}")
+    say(f"%below{number} = icmp ule i64 {value}, {last}")
+    say(f"%holds{number} = and i1 %above{number}, %below{number}")
+    say(f"br i1 %holds{number}, label %when{number}, label %passed{number}")
+    say(f"when{number}:")
+    yield
+    say(f"br label %passed{number}")
+    say(f"passed{number}:")
 
 
 def whole(say: Say, plan: Plan, call: Call, name: str) -> None:

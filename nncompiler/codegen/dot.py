@@ -3,7 +3,7 @@
 for each block of columns:  for each block of rows:
     acc[row][column] = 0 in every lane
     for k (outer axes):  for lanes of the last axis:  acc[row][column] += lhs[row] * rhs[column]
-    epilogue on the sum of acc's lanes, point by point
+    epilogue on the sums of acc's lanes, neighbouring columns at once
 """
 
 from __future__ import annotations
@@ -47,12 +47,51 @@ class Dots(Blocks):
             sums = [self.e.add(a, b) for a, b in zip(sums[:count], sums[count:], strict=True)]
         for row in range(height):
             with w.bound(t.m, Binding(self.e.add(m, constant(row, i64)))):
-                for column in range(vectors):
-                    w.values[t.acc] = self.e.reduce("sum", sums[row * vectors + column])
-                    with w.bound(t.n, Binding(self.e.add(n, constant(column, i64)))):
-                        w.block(t.epilogue)
+                for first in range(0, vectors, t.lanes):
+                    last = min(first + t.lanes, vectors)
+                    self._finish(sums[row * vectors + first : row * vectors + last], n, first)
         del w.values[t.acc]
         w.pop()
+
+    def _finish(self, sums: list[Value], n: Value, first: int) -> None:
+        """The epilogue of neighbouring columns, one in each lane."""
+        width = 1 << (len(sums) - 1).bit_length()
+        mask = None
+        if width > len(sums):
+            mask = self.e.lane_mask(constant(len(sums), i64), width)
+        self.w.values[self.t.acc] = self._together(sums, width)
+        place = self.e.add(n, constant(first, i64))
+        with self.w.bound(self.t.n, Binding(place, width, mask)):
+            self.w.block(self.t.epilogue)
+
+    def _together(self, sums: list[Value], width: int) -> Value:
+        """The sum over the lanes of each vector, side by side.
+
+        a0 a1 a2 a3, b0 b1 b2 b3  ->  a0+a2 a1+a3 b0+b2 b1+b3  ->  a b
+        """
+        lanes = self.t.lanes
+        zero = constant(0.0 if self.dtype.is_float else 0, self.dtype, lanes)
+        parts = [*sums, *[zero] * (width - len(sums))]
+        columns = 1  # in each vector, every one in so many neighbouring lanes
+        while len(parts) > 1:
+            long = lanes // columns
+            starts = [range(j * long, j * long + long // 2) for j in range(2 * columns)]
+            low = [lane for start in starts for lane in start]
+            high = [lane + long // 2 for lane in low]
+            parts = [
+                self._add_shuffled(a, b, low, high)
+                for a, b in zip(parts[::2], parts[1::2], strict=True)
+            ]
+            columns *= 2
+        total, long = parts[0], lanes // columns
+        while long > 1:
+            long //= 2
+            low = [2 * long * j + lane for j in range(columns) for lane in range(long)]
+            total = self._add_shuffled(total, None, low, [lane + long for lane in low])
+        return total
+
+    def _add_shuffled(self, a: Value, b: Value | None, low: list[int], high: list[int]) -> Value:
+        return self.e.add(self.e.shuffle(a, b, low), self.e.shuffle(a, b, high))
 
     @property
     def _length(self) -> int:

@@ -96,10 +96,11 @@ def _entry(
         deal.acquire(say, plan)
     for number, call in enumerate(calls):
         open_loops(say, spans, number)
-        if shared and call.split:
-            deal.dealt(say, plan, call, number, "%clock" if spans else "%syms")
-        else:
-            deal.whole(say, plan, call, f"%whole{number}")
+        with deal.condition(say, plan, call, number):
+            if shared and call.split:
+                deal.dealt(say, plan, call, number, "%clock" if spans else "%syms")
+            else:
+                deal.whole(say, plan, call, f"%whole{number}")
         close_loops(say, spans, number)
     if shared:
         deal.release(say, plan)
@@ -115,7 +116,8 @@ def _profile(
     for number, call in enumerate(calls):
         open_loops(say, spans, number)
         say(f"%before{number} = call i64 @llvm.readcyclecounter()")
-        deal.whole(say, plan, call, f"%whole{number}")
+        with deal.condition(say, plan, call, number):
+            deal.whole(say, plan, call, f"%whole{number}")
         say(f"%after{number} = call i64 @llvm.readcyclecounter()")
         say(f"%spent{number} = sub i64 %after{number}, %before{number}")
         say(f"%t{number} = getelementptr i64, ptr %ticks, i64 {call.kernel}")

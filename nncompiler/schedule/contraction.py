@@ -40,7 +40,7 @@ from ir.types import Dim, Extent, multiply
 from nncompiler.codegen.target import Target
 from nncompiler.options import Options
 from nncompiler.schedule.apply import row_loops, stores
-from nncompiler.schedule.dot import find_dot, plan_dot
+from nncompiler.schedule.dot import few_rows, find_dot, most_rows, plan_dot
 from nncompiler.schedule.heuristics import (
     choose_contract,
     choose_rows,
@@ -56,6 +56,7 @@ from nncompiler.schedule.winograd import find_site, pays, plan_winograd
 from nncompiler.schedule.winograd_weights import find_gradient, gradient_pays, plan_gradient
 
 SCATTER_COST = 30.0  # cycles of a vector that is written or read at a distance
+COPY_ROWS = 4.0  # a packed operand costs as much as so many rows of the product
 READ_TOGETHER = 128  # bytes: two lines, as the hardware fetches them
 TURN_COST = 8.0  # the same where a block of the result is turned before it is written
 
@@ -104,7 +105,15 @@ def plan_product(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
         return plan_dot(kernel, dot, target)
     schedule = choose_contract(kernel, m, n, lhs, rhs, target)
     kernel = replace(kernel, schedule=schedule)
-    return kernel, _Loops(kernel, m, n, lhs, rhs, target).function()
+    function = _Loops(kernel, m, n, lhs, rhs, target).function()
+    if dot is None or not _is_copied_for_rows(rhs, m, n):
+        return kernel, function
+    return few_rows(kernel, function, dot, most_rows(dot, COPY_ROWS))
+
+
+def _is_copied_for_rows(rhs: Scalar, m: Var, n: Var) -> bool:
+    """Whether the right operand is copied in every call, for a number of rows not known before."""
+    return isinstance(m.extent, Extent) and rhs.index.coefficient(n) != 1
 
 
 def as_product(kernel: Kernel) -> Kernel:
@@ -186,7 +195,7 @@ def _column_cost(n: Var, rhs: Scalar, kernel: Kernel, lanes: int) -> float:
     distant = sum(1 for index in touched if index.coefficient(n) not in (0, 1))
     turned = any(not _moves(rhs, v) for v in near_axes(kernel, n, extent))
     cost = empty * (1 + distant * (TURN_COST if turned else SCATTER_COST) * 2 / steps)
-    return cost if rhs.index.coefficient(n) == 1 else cost + 8 / rows
+    return cost if rhs.index.coefficient(n) == 1 else cost + COPY_ROWS / rows
 
 
 class _Loops:

@@ -12,7 +12,8 @@ from ir import ops
 from ir.graph import Graph
 from ir.interpret import run_graph
 from ir.interpret_loops import run_function, run_kernel
-from ir.loops import Outermost, Pack, Partial, Tile, statements
+from ir.loops import Dots, Outermost, Pack, Partial, Tile, statements
+from ir.text_loops import print_function
 from ir.types import bind_dim
 from ir.verify_loops import verify_function
 from nncompiler.autodiff import differentiate
@@ -58,7 +59,15 @@ def over_time() -> Graph:
     return Graph("time", (x, g), {"dw": ops.contract(x, g, "btm,btn->mn") * 2})
 
 
+def few_rows() -> Graph:
+    """The gradient of a dense layer's input, whose weights lie across."""
+    g, w = ops.input("g", "f32", ("batch", 300)), ops.input("w", "f32", (64, 300))
+    y = ops.input("y", "f32", ("batch", 64))
+    return Graph("dx", (g, w, y), {"dx": (g @ w.T) * (1 - y * y)})
+
+
 CASES = {
+    "dot products of few rows": (few_rows(), Dots),
     "partial sums": (convolution("dw"), Partial),
     "slices of one long sum": (over_time(), Partial),
     "turned result": (convolution("y", 2), Pack),
@@ -99,6 +108,24 @@ def test_the_loops_mean_what_the_kernel_means(name: str) -> None:
         run_kernel(s.kernel, plain, {"batch": 2})
         for b in s.function.buffers:
             np.testing.assert_allclose(buffers[b.name], plain[b.name], rtol=1e-4, atol=1e-3)
+
+
+def test_few_rows_and_many_give_the_same_sums_for_any_number_of_threads() -> None:
+    graph = few_rows()
+    lowered = lower_graph(graph)
+    (scheduled,) = lowered.scheduled
+    (limit,) = [d.most for d in scheduled.kernel.schedule if isinstance(d, Dots)]
+    assert "// where 0 <= batch <=" in print_function(scheduled.function)
+    artifact = Artifact(lowered.plan, assemble(lowered.module, lowered.target))
+    one, three = Session(artifact, {}, 1), Session(artifact, {}, 3)
+    random = np.random.default_rng(0)
+    w = random.normal(size=(64, 300)).astype("f4")
+    for rows in (1, 2, 3, 4, 7, limit, limit + 1, 64, 500):
+        g, y = (random.normal(size=(rows, n)).astype("f4") for n in (300, 64))
+        feed = {"g": g, "w": w, "y": y}
+        found, again = one(feed)["dx"], three(feed)["dx"]
+        np.testing.assert_allclose(found, run_graph(graph, feed)["dx"], rtol=1e-4, atol=1e-3)
+        np.testing.assert_array_equal(found, again)
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64", "i32"])
