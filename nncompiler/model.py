@@ -25,6 +25,8 @@ from runtime.state import ParameterView, State
 if TYPE_CHECKING:
     import networkx as nx
 
+    from nncompiler.explain.answer import Known
+    from nncompiler.explain.explanation import Explanation
     from nncompiler.roofline import ProfileTable
 
 
@@ -38,6 +40,7 @@ class Model(Machine):
     def __init__(self, blueprint: Blueprint, shared: State | None = None) -> None:
         super().__init__(blueprint, shared)
         self._programs: dict[tuple[str, Kinds, bool], Program] = {}
+        self._definitions: Known = {}
         self._connect()
         self.runner("forward")
         if self.blueprint.targets:
@@ -223,6 +226,18 @@ class Model(Machine):
         if not in_notebook():
             print(table)
         return table
+
+    def explain(self, what: Any, targets: str | None = None) -> Explanation:
+        """The derivative of the loss by an edge, a neuron or a parameter, as formulas.
+
+        `what` is a parameter's name ("hidden.weight", "3->6", "6.bias"), an edge's weight_name or
+        pair (3, 6), its symbol ("w36"), or a neuron. The result prints as text, shows as LaTeX in
+        notebooks, and `.evaluate(x, t)` computes the very formulas. `targets` ("labels" or "dense")
+        is what the loss gets, where it takes both. ValueError for what is not there.
+        """
+        from nncompiler.explain.answer import explain  # for people, not for training
+
+        return explain(self, what, targets, self._definitions)
 
     def profile(self, x: Any, t: Any = None, repeats: int = 20) -> ProfileTable:
         """Per kernel: time, GFLOP/s, GB/s, share of one step (of forward without targets), and the

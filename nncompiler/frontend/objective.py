@@ -248,7 +248,7 @@ class Objective:
         parts = []
         for name, loss in self.losses.items():
             try:
-                scores, target = self._scores(built, name), self.targets[name].node
+                scores, target = self.scores(built, name), self.targets[name].node
                 mean = mean_loss(loss, scores, target, self.sample_weight)
                 weight = self.loss_weights.get(name, 1.0)
                 parts.append(mean if weight == 1.0 else mean * weight)
@@ -256,7 +256,7 @@ class Objective:
                 raise
             except (ValueError, TypeError) as error:
                 raise fail(f"the loss '{loss.name}' of '{name}': {error}", node=name) from error
-        penalties = [r(p.node) for p in self.trainable.values() if (r := self._penalty_of(p))]
+        penalties = [r(p.node) for p in self.trainable.values() if (r := self.penalty_of(p))]
         if penalties:
             names.setdefault(reduce(ops.add, parts), "data_loss")
             names.setdefault(reduce(ops.add, penalties), "penalty")
@@ -265,12 +265,12 @@ class Objective:
         names.setdefault(total, "loss")
         return total
 
-    def _penalty_of(self, parameter: Parameter) -> Regularizer | None:
+    def penalty_of(self, parameter: Parameter) -> Regularizer | None:
         if parameter.regularizer is not None:
             return parameter.regularizer
         return self.regularizer if parameter.is_weight else None
 
-    def _scores(self, built: Built, name: str) -> Node:
+    def scores(self, built: Built, name: str) -> Node:
         """The output as the loss takes it: before a last softmax or sigmoid that it undoes."""
         wanted = self.losses[name].logits
         end, z = built.ends.get(name, ("", built.outputs[name]))
@@ -281,7 +281,7 @@ class Objective:
         values: dict[str, Node] = {}
         for output, loss in self.losses.items():
             target = self.targets[output]
-            y, scores = built.outputs[output], self._scores(built, output)
+            y, scores = built.outputs[output], self.scores(built, output)
             result = Result(y, scores, target.node, target.kind, loss)
             prefix = f"{output}_" if len(self.losses) > 1 else ""
             for name, metric in self.metrics.get(output, {}).items():
@@ -299,7 +299,7 @@ class Objective:
         """The rankings of a whole data set: predictions by output, targets by input id."""
         values = {}
         for output, loss in self.losses.items():
-            undone = self._scores(self.inference, output) is not self.inference.outputs[output]
+            undone = self.scores(self.inference, output) is not self.inference.outputs[output]
             scores = loss.name == "hinge" or (loss.logits == "sigmoid" and not undone)
             target = targets[self.targets[output].id]
             outcome = Outcome(predictions[output], target, 0.0 if scores else 0.5)
