@@ -24,11 +24,11 @@ from nncompiler.frontend.genomes import (
     of_member,
     read_genomes,
 )
-from nncompiler.frontend.graphs import check_acyclic, fail
+from nncompiler.frontend.graphs import fail
 from nncompiler.frontend.wiring import AGGREGATIONS
 from nncompiler.model import Model
 from nncompiler.options import Options
-from nncompiler.programs import CycleError, Programs, build_programs
+from nncompiler.programs import Column, CycleError, Programs, build_programs
 from runtime.session import Session
 from runtime.state import ParameterView, State
 
@@ -77,7 +77,7 @@ def compile_population(
         programs = build_programs(genes, real.numpy, llvm.host().lanes(real))
     except CycleError as error:
         number = error.graph
-        of_member(number, lambda m: check_acyclic(reader.graph(m)), members[number])
+        of_member(number, reader.check, members[number])
         raise
     return Population(genes, programs, formulas, after, options or Options())
 
@@ -117,14 +117,16 @@ class Population:
         """The outputs of all networks, an array (networks, batch, outputs).
 
         x is (batch, inputs), the same rows for every network, or (networks, batch, inputs), rows of
-        its own for each. Where networks differ in their number of outputs: a list of arrays
+        its own for each. The bits of a network's outputs depend neither on the other networks nor
+        on the number of threads. Where networks differ in their number of outputs: a list of arrays
         (batch, outputs). ValueError on other shapes, TypeError on dtypes that are not real.
         """
         y, batch = self._evaluator(x)
         if self._height is not None:
             return y.reshape(len(self), batch, self._height)
-        ends = np.cumsum(self._programs.heights)[:-1] * batch
-        return [part.reshape(batch, -1) for part in np.split(y, ends)]
+        heights = self._programs.heights
+        parts = np.split(y, np.cumsum(heights)[:-1] * batch)
+        return [p.reshape(batch, height) for p, height in zip(parts, heights, strict=True)]
 
     def __getitem__(self, i: int) -> Member:
         """Network i by itself; IndexError where there is none."""
@@ -191,10 +193,10 @@ class Population:
         sources = genes.names_of(i, programs.source_ids[programs.edges_of(i)])
         return names, [(u, names[v]) for u, v in zip(sources, targets, strict=True)]
 
-    def numbers(self, i: int) -> bytes:
-        """The present weights and biases of network i."""
+    def numbers(self, i: int) -> tuple[Array, Array]:
+        """The weights and biases of network i, as live views."""
         p = self._programs
-        return bytes(p.weights[p.edges_of(i)].tobytes() + p.biases[p.nodes_of(i)].tobytes())
+        return p.weights[p.edges_of(i)], p.biases[p.nodes_of(i)]
 
 
 class Member:
@@ -209,7 +211,8 @@ class Member:
         self.population, self.number = population, i
         self.calls = 0
         self._evaluator = population.evaluator(i)
-        self._numbers = b""  # those that the model has
+        self._weights, self._biases = population.numbers(i)
+        self._seen = b""  # the numbers that the model has
 
     def __repr__(self) -> str:
         return f"Member {self.number} of {self.population!r}"
@@ -243,7 +246,7 @@ class Member:
         if array.ndim != 2:
             raise ValueError(f"x: expected shape (batch, {self.inputs}), got {array.shape}")
         y, batch = self._evaluator(array)
-        return y.reshape(batch, -1)
+        return y.reshape(batch, self._evaluator.programs.heights[0])
 
     @cached_property
     def _model(self) -> Model:
@@ -253,11 +256,11 @@ class Member:
     def _updated(self) -> Model:
         """The compiled network with the weights that the population has now."""
         model = self._model
-        numbers = self.population.numbers(self.number)
-        if numbers != self._numbers:
+        numbers = self._weights.tobytes() + self._biases.tobytes()
+        if numbers != self._seen:
             for name, value in self.parameters.items():
                 model.parameters[name] = value
-            self._numbers = numbers
+            self._seen = numbers
         return model
 
 
@@ -268,7 +271,7 @@ class Evaluator:
         self.programs, self._formulas, self._options = programs, formulas, options
         self.count, self.width = len(programs.genomes), programs.width
         self._places = np.zeros(self.count, np.int32)
-        self._own_places = np.arange(self.count, dtype=np.int32) * self.width
+        self._own_places = np.array(programs.genomes[:, Column.X])
 
     def __call__(self, x: Any) -> tuple[Array, int]:
         """(All outputs one after the other, the batch) of x as Population takes it."""

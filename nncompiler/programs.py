@@ -51,7 +51,8 @@ class Column(IntEnum):
     SCRATCH = 7  # the slot behind its neurons
     VECTORS = 8  # how many vectors of rows at a time
     PLACE = 9  # of its values in memory of their own, in vectors; -1: they lie on the stack
-    SIZE = 10
+    X = 10  # inputs of the graphs before it
+    SIZE = 11
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +98,7 @@ class Programs:
         row = self.genomes[i].copy()
         outputs = self.outputs[row[Column.OUTPUT] : row[Column.END_OUTPUT]]
         row[Column.END_OUTPUT] -= row[Column.OUTPUT]
-        row[Column.OUTPUT] = 0
+        row[[Column.OUTPUT, Column.X]] = 0
         return replace(self, genomes=aligned_copy(row[None]), outputs=aligned_copy(outputs))
 
 
@@ -140,6 +141,7 @@ def build_programs(genes: Genes, dtype: np.dtype[Any], lanes: int) -> Programs:
     vectors, place, spill = _places(width + per_genome + scratch, dtype.itemsize, lanes)
     end_output = np.cumsum(genes.output_counts)
     columns = {
+        Column.X: width * np.arange(len(sizes)),
         Column.RUN: np.concatenate([[0], end_run[:-1]]),
         Column.END_RUN: end_run,
         Column.NODE: first_node,
@@ -168,7 +170,8 @@ def build_programs(genes: Genes, dtype: np.dtype[Any], lanes: int) -> Programs:
 
 
 def _table(values: Array) -> Array:
-    assert values.size == 0 or int(values.max()) < 1 << 31, "tables of graphs are 32-bit"
+    if values.size and int(values.max()) > np.iinfo(np.int32).max:
+        raise ValueError("the population is too large: its tables hold 32-bit numbers")
     return aligned_copy(values, np.int32)
 
 

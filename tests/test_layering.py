@@ -63,8 +63,7 @@ def test_importing_nncompiler_imports_nothing_that_can_wait() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_graph_that_is_in_the_cache_needs_no_lowering(tmp_path: Path) -> None:
-    code = """
+MODEL = """
 import sys, networkx as nx, nncompiler as nnc
 g = nx.DiGraph()
 g.add_node("x", op="input", shape=("batch", 2))
@@ -73,6 +72,17 @@ nx.add_path(g, ["x", "y"])
 print(nnc.compile(g, loss="mse", optimizer="sgd").step([[1, 2]], [[3]]))
 print("nncompiler.pipeline" in sys.modules)
 """
+POPULATION = """
+import sys, networkx as nx, nncompiler as nnc
+g = nx.DiGraph()
+g.add_edge("x", "y", weight=2.0)
+print(nnc.compile_population([g])([[3]]).item())
+print("nncompiler.codegen.evaluator" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("code", [MODEL, POPULATION], ids=["model", "population"])
+def test_what_is_in_the_cache_needs_no_lowering(code: str, tmp_path: Path) -> None:
     results = [
         subprocess.run(
             [sys.executable, "-c", code],

@@ -117,6 +117,14 @@ def test_hyper_parameters_are_searched() -> None:
     assert result.best == {"rate": 0.5}
 
 
+def test_many_graphs_at_once() -> None:
+    population = nnc.compile_population([neurons(), neurons()])
+    population.parameters(1)["y.bias"] = 1.0
+    first, second = population([[0.5, -1.0]])
+    np.testing.assert_allclose(first, population[0]([[0.5, -1.0]]))
+    assert first.shape == (1, 1) and first != second
+
+
 def test_functions_are_compiled_and_differentiated() -> None:
     f = nnc.jit(lambda x: nnc.sum(nnc.exp(x) * x))
     v = np.array([0.0, 1.0])

@@ -135,9 +135,9 @@ class Reader:
         except UnusualError:
             return self._careful(member)
 
-    def graph(self, member: Any) -> Any:
-        """The member as a graph."""
-        return member if self.config is None else from_neat(member, self.config)
+    def check(self, member: Any) -> None:
+        """CompileError for all that may be wrong with a member, cycles included."""
+        self._careful(member if self.config is None else from_neat(member, self.config))
 
     # ------------------------------------------------------------ graphs
 
@@ -146,13 +146,17 @@ class Reader:
         names = _ordered(nodes)
         number = {name: i for i, name in enumerate(names)}
         columns = Columns(names, [], [], [], [], [])
+        targets: list[Hashable] = []
+        edges: list[dict[str, Any]] = []
+        for u, after in graph.adjacency():
+            columns.sources += [number[u]] * len(after)
+            targets += after
+            edges += after.values()
+        columns.targets = [number[v] for v in targets]
+        if not set(map(len, edges)) <= {1}:
+            raise UnusualError
         try:
-            for u, after in graph.adjacency():
-                columns.sources += [number[u]] * len(after)
-                columns.targets += [number[v] for v in after]
-                columns.weights += [data["weight"] for data in after.values()]
-                if max(map(len, after.values()), default=1) > 1:
-                    raise UnusualError
+            columns.weights = [data["weight"] for data in edges]
         except KeyError:
             raise UnusualError from None
         chosen = self.inputs, self.outputs
@@ -166,7 +170,7 @@ class Reader:
         if not reached.isdisjoint(columns.inputs):
             raise UnusualError
         self._neurons(columns, nodes, reached)
-        if not _are_numbers(columns.biases) or not _are_numbers(columns.weights):
+        if not set(map(type, [*columns.biases, *columns.weights])) <= NUMBER:
             raise UnusualError
         return columns
 
@@ -293,10 +297,6 @@ def _ends(
     return found
 
 
-def _are_numbers(values: list[Any]) -> bool:
-    return set(map(type, values)) <= NUMBER and bool(np.isfinite(values).all())
-
-
 def read_genomes(
     members: Sequence[Any],
     *,
@@ -316,7 +316,12 @@ def read_genomes(
             few, many = len(columns.inputs), len(found[0].inputs)
             hint = "name them in graph.graph['inputs'] or with inputs=[...]"
             raise fail(f"genome {i}: {few} inputs, but genome 0 has {many}", hint=hint)
-    return _joined(found), formulas, reader
+    genes = _joined(found)
+    for values in (genes.biases, genes.weights):
+        if not np.isfinite(values).all():  # the careful way says which one
+            for i, member in enumerate(members):
+                of_member(i, reader.check, member)
+    return genes, formulas, reader
 
 
 def of_member(number: int, function: Callable[[Any], Any], member: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -189,6 +190,25 @@ def test_the_number_of_threads_changes_no_bit(batch: int) -> None:
     expected = one(x)
     for _ in range(20):
         np.testing.assert_array_equal(three(x), expected)
+
+
+def test_many_python_threads_may_call_one_population() -> None:
+    """5,000 graphs: their table of places is too large to be copied into a call's frame."""
+    graphs = []
+    for i in range(5000):
+        g = nx.DiGraph()
+        g.add_weighted_edges_from([("a", "y", float(i)), ("b", "y", 1.0)])
+        graphs.append(g)
+    population = nnc.compile_population(graphs, dtype="float64", options=nnc.Options(threads=2))
+
+    def right(seed: int) -> bool:
+        x = np.random.default_rng(seed).normal(size=(5, 2))
+        expected = np.arange(5000)[:, None] * x[:, 0] + x[:, 1]
+        own = np.broadcast_to(x, (5000, 5, 2))
+        return all(np.allclose(population(v)[:, :, 0], expected) for v in (x, own, x))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(right, range(40)))
 
 
 def test_the_order_of_nodes_and_edges_changes_no_bit() -> None:
@@ -379,6 +399,9 @@ def test_errors_of_data() -> None:
     with pytest.raises(IndexError, match="no network 2"):
         population[2]
     assert population(np.zeros((0, 3))).shape == (2, 0, 2)
+    assert population[1](np.zeros((0, 3))).shape == (0, 2)
+    mixed = nnc.compile_population([layered(0), layered(1, outputs=1)], options=OPTIONS)
+    assert [y.shape for y in mixed(np.zeros((2, 0, 3)))] == [(0, 2), (0, 1)]
 
 
 def test_shared_weights_and_other_kinds_of_numbers() -> None:

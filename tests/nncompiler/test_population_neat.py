@@ -43,6 +43,13 @@ def test_errors_name_the_genome() -> None:
         looped.connections[key] = gene(key=key, weight=1.0, enabled=True)
     with pytest.raises(nnc.CompileError, match=r"genome 1: the graph has a cycle: .*4 -> 0|0 -> 4"):
         nnc.compile_population([good, looped], config=config)
+    far, _ = genome(1, 3)
+    next(iter(far.connections.values())).weight = float("inf")
+    next(iter(far.connections.values())).enabled = True
+    with pytest.raises(
+        nnc.CompileError, match=r"genome 1: the weight of '-?\d' -> '\d' is not finite"
+    ):
+        nnc.compile_population([good, far], config=config)
     with pytest.raises(TypeError, match="a member is a genome, not int"):
         nnc.compile_population([3], config=config)
 
