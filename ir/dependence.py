@@ -15,16 +15,15 @@ from ir.loops import (
     For,
     Init,
     Let,
-    PairSums,
     Stmt,
     Store,
     StoreRow,
-    Sweep,
     Tile,
     Transpose,
     statements,
 )
 from ir.scalar import Scalar, walk
+from ir.sparse_loops import PairSums, PairTotals, Sweep
 from ir.types import Extent
 
 Path = tuple[tuple[Var, int], ...]  # the loops around an access with their steps, outermost first
@@ -64,7 +63,7 @@ def scalars(stmt: Stmt) -> tuple[Scalar, ...]:
             return (*(() if x is None else (x,)), *extras, weights)
         case PairSums(a=a, b=b):
             return (a, b)
-        case For():
+        case For() | PairTotals():
             return ()
 
 
@@ -99,6 +98,9 @@ def _accesses(body: Iterable[Stmt], path: Path) -> Iterator[Access]:
             case Sweep(outputs=outputs) | PairSums(outputs=outputs):
                 for buffer in outputs:
                     yield Access("store", buffer, None, inner)
+            case PairTotals(sums=sums):
+                for buffer in sums.outputs:
+                    yield Access("add", buffer, None, inner)
 
 
 def _step(loop: For) -> int:

@@ -24,11 +24,9 @@ from ir.loops import (
     Init,
     Kernel,
     Let,
-    PairSums,
     Stmt,
     Store,
     StoreRow,
-    Sweep,
     Tile,
     Transpose,
     chunks,
@@ -37,6 +35,7 @@ from ir.loops import (
 from ir.nests import block_loops, plain_loops
 from ir.op import REGISTRY
 from ir.scalar import Scalar
+from ir.sparse_loops import PairSums, PairTotals, Sweep
 from ir.types import DType, bind_dim, integer_range
 
 Array = np.ndarray[Any, Any]
@@ -141,8 +140,8 @@ class _Machine:
                     self._store(buffer, index, value)
                 case StoreRow():
                     self._scatter(stmt)
-                case Sweep() | PairSums():
-                    run_sparse(stmt, self.arrays, self.symbols)
+                case Sweep() | PairSums() | PairTotals():
+                    run_sparse(stmt, self.arrays, self.symbols, self.ranges)
                 case Tile() | Transpose():
                     if stmt not in self.nests:
                         self.nests[stmt] = block_loops(stmt)

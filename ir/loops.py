@@ -14,7 +14,7 @@ stmt    = For(var, kind, step, body)              serial | ordered | parallel | 
         | Transpose(buffer, index, row, column, value)   a copy that swaps two axes
         | Tile(m, n, k, acc, lhs, rhs, epilogue)  the micro-kernel of a contraction
         | Sweep(x, extras, weights, tables, ...)  sums along the edges of a graph, node after node
-        | PairSums(a, b, ...)                     sums of products of pairs of columns
+        | PairSums(a, b, ...) PairTotals(...)     sums of products of pairs of columns
 function = Function(label, buffers, body, scratch, workspace, splits, whens)
 """
 
@@ -28,6 +28,7 @@ from typing import Any
 from ir import scalar
 from ir.index import Index, Var
 from ir.scalar import Scalar
+from ir.sparse_loops import PairSums, Sparse, Sweep
 from ir.types import Dim, DType, Extent, bind_dim
 
 # --------------------------------------------------------------------------- kernels
@@ -301,66 +302,7 @@ class Tile:
         return self.vectors if self.dot else self.vectors * self.lanes
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Sweep:
-    """The micro-kernel of `sweep` (ir/ops/sparse.py has the meaning of the tables):
-
-        for i in 0 .. row.extent (vectors * lanes rows at a time):
-            state[m] = x                                            for every source column m
-            for every node n in the order of the table `rows`:
-                z = sum of weights[number] * state[slot]            over its edges
-                state[sources + nodes + place] = z                  where it has a place
-                state[sources + n] = formula(z, extras)
-            outputs[i * kept + k] = state[slot]                     for every k of the table `kept`
-
-    `state` is a workspace with the rows of one step side by side for every slot; `copies` are such
-    workspaces for the extras ("" where memory is used as it lies).
-    """
-
-    row: Var
-    column: Var  # of nodes: what the extras are read at
-    source: Var  # of x
-    edge: Var  # of weights
-    x: Scalar | None
-    extras: tuple[Scalar, ...]
-    weights: Scalar
-    tables: tuple[str, ...]  # runs, rows, slots, kept; numbers, where weights are not in order
-    runs: int
-    formulas: tuple[str, ...]
-    outputs: tuple[str, ...]
-    kept: int
-    sums: int  # how many sums are kept
-    lanes: int = 1
-    vectors: int = 1
-    state: str = ""
-    copies: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class PairSums:
-    """The micro-kernel of `pair_sums`:
-
-        outputs[e] = sum over the rows of a[row, lefts[e]] * b[row, rights[e]]
-
-    A `chunk` of rows at a time, copied so that the rows of a column stand side by side in the
-    workspaces `copies`.
-    """
-
-    row: Var
-    left: Var
-    right: Var
-    pair: Var
-    a: Scalar
-    b: Scalar
-    lefts: str
-    rights: str
-    outputs: tuple[str, ...]
-    lanes: int = 1
-    chunk: int = 1
-    copies: tuple[str, str] = ("", "")
-
-
-Stmt = For | Let | Init | Accumulate | Store | StoreRow | Transpose | Tile | Sweep | PairSums
+Stmt = For | Let | Init | Accumulate | Store | StoreRow | Transpose | Tile | Sparse
 
 
 @dataclass(frozen=True, slots=True)

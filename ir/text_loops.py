@@ -24,18 +24,17 @@ from ir.loops import (
     Init,
     Kernel,
     Let,
-    PairSums,
     Split,
     Stmt,
     Store,
     StoreRow,
-    Sweep,
     Tile,
     Transpose,
     stages,
 )
 from ir.nests import store_row
 from ir.scalar import render, render_together
+from ir.sparse_loops import PairSums, PairTotals, Sparse, Sweep
 
 Simple = (Let, Init, Accumulate, Store, StoreRow)
 _ASSIGN = {"sum": "+=", "prod": "*="}
@@ -118,7 +117,7 @@ def _blocks(run: Iterable[Stmt], indent: str) -> Iterator[str]:
                 yield f"{indent}}}"
             case Tile():
                 yield from _tile(stmt, indent)
-            case Sweep() | PairSums():
+            case Sweep() | PairSums() | PairTotals():
                 yield from _sparse(stmt, indent)
             case Transpose():
                 store = f"{stmt.buffer}[{stmt.index}] = {render(stmt.value)};"
@@ -176,7 +175,12 @@ def _tile(tile: Tile, indent: str) -> Iterator[str]:
     yield f"{indent}}}"
 
 
-def _sparse(stmt: Sweep | PairSums, indent: str) -> Iterator[str]:
+def _sparse(stmt: Sparse, indent: str) -> Iterator[str]:
+    if isinstance(stmt, PairTotals):
+        names, pair = ", ".join(stmt.sums.outputs), stmt.sums.pair
+        total = f"{names}[{pair}] += {stmt.sums.partial}[piece - 1][{pair}]"
+        yield f"{indent}for ({_ranges((stmt.sums.piece, pair))}) {total};  // pieces with rows"
+        return
     names = ", ".join(stmt.outputs)
     if isinstance(stmt, PairSums):
         product = f"{render(stmt.a)} * {render(stmt.b)}"
@@ -184,6 +188,8 @@ def _sparse(stmt: Sweep | PairSums, indent: str) -> Iterator[str]:
         yield f"{indent}  {stmt.left} = {stmt.lefts}[{stmt.pair}];"
         yield f"{indent}  {stmt.right} = {stmt.rights}[{stmt.pair}];"
         yield f"{indent}  {names}[{stmt.pair}] = sum over {_ranges((stmt.row,))} of {product};"
+        if stmt.partial:
+            yield f"{indent}  of piece 0 of the rows, {stmt.partial}[piece - 1] of the others"
         yield f"{indent}}}"
         return
     runs, rows, edges, kept = stmt.tables[:4]
@@ -192,7 +198,7 @@ def _sparse(stmt: Sweep | PairSums, indent: str) -> Iterator[str]:
     if stmt.x is not None:
         yield f"{indent}  state[{stmt.source}] = {render(stmt.x)};  // {stmt.source.extent} sources"
     yield f"{indent}  nodes in the order of {rows}, formulas of {runs}, edges of {edges}:"
-    yield f"{indent}    z = sum of {render(stmt.weights)} * state[slot];"
+    yield f"{indent}    z = sum of {render(stmt.weights)} * state[slot];  // or another combination"
     given = ", ".join(f"x{n} = {render(e)}" for n, e in enumerate(stmt.extras))
     for number, text in enumerate(stmt.formulas):
         where = f" where {given}" if "x" in text else ""

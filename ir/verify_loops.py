@@ -20,18 +20,17 @@ from ir.loops import (
     Init,
     Kernel,
     Let,
-    PairSums,
     Split,
     Stmt,
     Store,
     StoreRow,
-    Sweep,
     Tile,
     Transpose,
     stages,
 )
 from ir.op import REGISTRY, Lowering
 from ir.scalar import Scalar, walk
+from ir.sparse_loops import PairSums, PairTotals, Sweep
 from ir.types import Dim, DType, Extent, TensorType
 
 RECIPES = ("rows", "contract", "scatter", "sparse")
@@ -119,6 +118,8 @@ def _nest(stmt: Stmt) -> Iterator[tuple[Var, int]]:
             yield from ((m, rows[0]), (n, stmt.columns))
         case Transpose(row=row, column=column, lanes=lanes):
             yield from ((row, lanes), (column, lanes))
+        case Sweep(piece=piece) | PairSums(piece=piece):
+            yield piece, 1
 
 
 def _body(
@@ -166,9 +167,12 @@ def _body(
             case StoreRow(buffer, index, _, stride, value):
                 check.scatter(buffer, index, stride, value.dtype, axes)
             case Sweep(outputs=outputs) | PairSums(outputs=outputs):
-                for name in outputs:
+                for name in (*outputs, *stmt.own):
                     dtype = scalars(stmt)[0].dtype
                     check.store(name, Index(), dtype, axes)
+            case PairTotals(sums=sums):
+                for name in (*sums.outputs, sums.partial):
+                    check.store(name, Index(), sums.a.dtype, axes)
             case Tile():
                 same = stmt.lhs.dtype == stmt.rhs.dtype
                 check.require(same, "the operands of a tile have different dtypes")

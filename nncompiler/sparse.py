@@ -13,11 +13,16 @@ import numpy as np
 
 from ir.graph import Literal, Node, make
 from ir.index import Var
-from ir.loops import PairSums, Sweep
+from ir.ops import formula
+from ir.ops.core import Array
 from ir.scalar import Scalar
+from ir.sparse_loops import PairSums, Sweep
 from ir.types import i32
 
 PAIRS = ("left", "right")
+LONGEST = 16  # edges of a node whose sum of one row is written out
+MANY = LONGEST + 1  # stands for a longer sum, and the numbers behind it for what is no sum
+WAYS = 32
 
 
 @dataclass(frozen=True)
@@ -32,15 +37,26 @@ class Operand:
 
 def tables_of(node: Node) -> tuple[Node, ...]:
     """The constants that hold the structure of a sparse node; for a sweep runs, rows, the slots of
-    edges, kept, and numbers of weights unless these are used in order."""
+    edges, kept, ways, and numbers of weights unless these are used in order."""
     if node.op.name == "pair_sums":
         return tuple(make("constant", value=node.attrs[name]) for name in PAIRS)
     edges = node.attrs["edges"].array
     slots, numbers = (Literal.of(edges[:, k], i32) for k in range(2))
-    found = [node.attrs["runs"], node.attrs["rows"], slots, node.attrs["kept"]]
+    ways = Literal.of(_ways(node), i32)
+    found = [node.attrs["runs"], node.attrs["rows"], slots, node.attrs["kept"], ways]
     if not np.array_equal(numbers.array, np.arange(len(edges))):
         found.append(numbers)
     return tuple(make("constant", value=value) for value in found)
+
+
+def _ways(node: Node) -> Array:
+    """For every row the number of its formula, times WAYS, plus how its terms are combined: the
+    number of edges of a short sum, MANY for a longer one, MANY + n for the n-th other way."""
+    edges = np.minimum(node.attrs["rows"].array[:, 1], MANY)
+    combines = [formula.COMBINES.index(formula.combine_of(t)) for t in node.attrs["formulas"]]
+    kinds, counts = node.attrs["runs"].array.T
+    other = np.repeat(np.asarray(combines)[kinds], counts)
+    return np.repeat(kinds, counts) * WAYS + np.where(other > 0, MANY + other, edges)
 
 
 def lower_sparse(node: Node, where: Operand) -> Sweep | PairSums:
@@ -68,6 +84,7 @@ def _sweep(node: Node, where: Operand) -> Sweep:
         where.outputs,
         node.attrs["kept"].shape[0],
         int((node.attrs["rows"].array[:, 2] >= 0).sum()),
+        int(node.attrs["rows"].array[:, 1].max(initial=0)),
     )
 
 

@@ -5,6 +5,9 @@
 One instruction after the other, each an elementwise op and its operands: `z` and `x0 x1 ...` are
 the arguments, `%n` the result of instruction n, all else a number. The last result is the value,
 the empty text is z itself. Text is an attribute that prints, parses and hashes like any other.
+
+Before the instructions may stand how the terms of a node become its z, where that is not their
+sum: "max: add z x0".
 """
 
 from __future__ import annotations
@@ -22,13 +25,29 @@ from ir.types import DType, boolean
 T = TypeVar("T")
 Instruction = tuple[str, tuple[str, ...]]
 TRUTH = frozenset({"eq", "ne", "lt", "le", "and", "or", "xor", "not"})
+SUM, PRODUCT, MIN, MAX, MEDIAN = COMBINES = ("sum", "prod", "min", "max", "median")
+
+
+def combined(combine: str, text: str) -> str:
+    """The formula of a node whose terms are combined so."""
+    return text if combine == SUM else f"{combine}: {text}"
+
+
+def combine_of(text: str) -> str:
+    """How the terms of a node with that formula become its z; ValueError where nobody knows."""
+    combine = text.partition(":")[0] if ":" in text else SUM
+    if combine not in COMBINES:
+        raise ValueError(f"formula '{text}': '{combine}' is none of {', '.join(COMBINES)}")
+    return combine
 
 
 @cache
 def instructions(text: str) -> tuple[Instruction, ...]:
     """The parsed text; ValueError for an op or operand that does not exist."""
+    combine_of(text)
     found: list[Instruction] = []
-    for number, line in enumerate(part for part in text.split(";") if part.strip()):
+    body = text.rpartition(":")[2]
+    for number, line in enumerate(part for part in body.split(";") if part.strip()):
         op, *operands = line.split()
         if op not in REGISTRY or REGISTRY[op].lowering is not Lowering.MAP:
             raise ValueError(f"formula '{text}': '{op}' is no elementwise op")
@@ -73,6 +92,21 @@ def _operand(
     if text[0] == "x":
         return extras[int(text[1:])]
     return results[int(text[1:])] if text[0] == "%" else number(float(text))
+
+
+def without_offset(text: str) -> str | None:
+    """The formula of z + x0 where that is all that z and x0 stand in, else None: a sum may start
+    from x0.
+
+        "add z x0; tanh %0"    ->    "tanh z"
+    """
+    lines = instructions(text)
+    if not lines or combine_of(text) != SUM or lines[0] != ("add", ("z", "x0")):
+        return None
+    if any(o in ("z", "x0") for _, operands in lines[1:] for o in operands):
+        return None
+    moved = {"%0": "z"} | {f"%{n}": f"%{n - 1}" for n in range(1, len(lines))}
+    return "; ".join(" ".join([op, *(moved.get(o, o) for o in os)]) for op, os in lines[1:])
 
 
 def derivative(text: str, z: Node, extras: Sequence[Node]) -> tuple[Node, Node, list[Node]]:

@@ -1,7 +1,8 @@
 """Takes values on the nodes and weights on the edges of any acyclic graph: sweep, pair_sums.
 
 sweep      z[b, n] = sum over the edges m -> n of weight * state[b, m], node after node, where the
-           state of a source is x[b, m], that of a node f(z[b, m], extras[b, m]) with its formula f.
+           state of a source is x[b, m], that of a node f(z[b, m], extras[b, m]) with its formula f;
+           a formula may have the product, min, max or median of these terms for z
            The result has the states, and the sums, that were asked for: slots 0 .. are states (the
            columns of x first), those behind them are sums
 pair_sums  y[e] = sum over b of a[b, left[e]] * b[b, right[e]]
@@ -12,7 +13,7 @@ They are closed under differentiation: the adjoint of a sweep is the sweep along
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -27,6 +28,8 @@ from ir.ops.indexing import scatter_add
 from ir.ops.leaves import constant, input
 from ir.ops.pieces import concatenate, pad
 from ir.ops.structure import Edges, Structure, check_structure, inside, stretches
+from ir.ops.sweeps import attributes, beside, ones, plan, sweep, width_of
+from ir.ops.terms import Terms
 from ir.types import DType, TensorType, i32
 
 # --------------------------------------------------------------------------- sweep
@@ -54,12 +57,19 @@ def _sweep_type(weights: TensorType, *rest: TensorType, **attrs: Any) -> TensorT
     for text in formulas:
         if formula.arity(text) > len(extras):
             raise ValueError(f"sweep: the formula '{text}' has {len(extras)} arguments")
+    lonely = s.formulas[s.rows[s.rows[:, 1] == 0, 0]].tolist()
+    if any(formula.combine_of(formulas[kind]) == formula.MEDIAN for kind in lonely):
+        raise ValueError("sweep: a node without edges has no median")
     return weights.with_shape((rest[0].shape[0], len(s.kept)))
 
 
-def _width(type: TensorType) -> int:
-    assert isinstance(type.shape[1], int)
-    return type.shape[1]
+COMBINE: Mapping[str, Callable[[Array], Array]] = {
+    formula.SUM: lambda terms: terms.sum(0, dtype=terms.dtype),
+    formula.PRODUCT: lambda terms: terms.prod(0, dtype=terms.dtype),
+    formula.MIN: lambda terms: terms.min(0, initial=np.inf),
+    formula.MAX: lambda terms: terms.max(0, initial=-np.inf),
+    formula.MEDIAN: lambda terms: np.median(terms, 0),
+}
 
 
 def _sweep_evaluate(weights: Array, *rest: Array, **attrs: Any) -> Array:
@@ -74,10 +84,10 @@ def _sweep_evaluate(weights: Array, *rest: Array, **attrs: Any) -> Array:
     for column, count, place in s.rows.tolist():
         slots, numbers = s.edges[edge : edge + count].T
         edge += count
-        z = (weights[numbers, None] * state[slots]).sum(0, dtype=weights.dtype)
+        text = formulas[kinds[column]]
+        z = COMBINE[formula.combine_of(text)](weights[numbers, None] * state[slots])
         if place >= 0:
             state[states + place] = z
-        text = formulas[kinds[column]]
         here = [e[:, column] for e in extras[: formula.arity(text)]]
         state[s.sources + column] = evaluate_formula(text, z, here)
     return np.ascontiguousarray(state[s.kept].T)
@@ -97,10 +107,11 @@ def evaluate_formula(text: str, z: Array, extras: Sequence[Array]) -> Array:
 
 def _sweep_vjp(g: Node, y: Node, weights: Node, *rest: Node, **attrs: Any) -> tuple[Any, ...]:
     """The adjoint of a node's sum is cotangent + slope * (cotangent of the state + sum of weight *
-    adjoint over the edges that leave): a sweep along the reversed edges."""
+    adjoint over the edges that leave): a sweep along the reversed edges. A term of what is no sum
+    is a node between the two, with a slope of its own."""
     s = _structure(attrs)
     x, extras = (rest[0], rest[1:]) if s.sources else (None, rest)
-    count, width, targets = len(s.rows), s.sources, s.targets
+    count, width = len(s.rows), s.sources
     states = width + count
     slots, numbers = s.edges.T.astype(np.int64)
     every, codes = np.arange(states + count), s.codes
@@ -117,26 +128,38 @@ def _sweep_vjp(g: Node, y: Node, weights: Node, *rest: Node, **attrs: Any) -> tu
     texts = [_adjoint(t, len(extras), *present, weights.dtype) for t in attrs["formulas"]]
     kinds = s.formulas
     pieces = [(texts[kinds[a]], b - a) for a, b in stretches(kinds)]
-    inner = slots >= width
-    back = Edges(targets[inner], slots[inner] - width, numbers[inner])
-    total = sweep(weights, back, pieces, extras=given, kept=range(count))
-    products = pair_sums(whole[:, :states], total, slots, targets)
+    terms = Terms.of(s, attrs["formulas"])
+    assert isinstance(weights.shape[0], int)
+    ends, back, lengths = terms.ends, terms.back(weights.shape[0]), weights
+    if terms.count:
+        slopes = terms.slopes(weights, whole[:, :states], whole[:, states:])
+        given = [beside([given[0], slopes]), *(_widened(v, terms.count) for v in given[1:])]
+        pieces.append(("mul z x0", terms.count))
+        lengths = concatenate([weights, ones(weights.dtype)], 0)
+    total = sweep(lengths, back, pieces, extras=given, kept=range(count + terms.count))
+    products = pair_sums(whole[:, :states], total, slots, ends)
     d_weights = products
-    if not np.array_equal(numbers, np.arange(weights.shape[0])):  # type: ignore[arg-type]
+    if not np.array_equal(numbers, np.arange(weights.shape[0])):
         d_weights = scatter_add(products, constant(numbers.astype(np.int32)), weights.shape[0])
     result: list[Node | None] = [d_weights]
     if x is not None:
-        outer = Edges(targets[~inner], slots[~inner], numbers[~inner])
-        by_x = sweep(weights, outer, (("", width),), x=total)
+        outer = slots < width
+        forth = Edges(ends[outer], slots[outer], numbers[outer])
+        by_x = sweep(weights, forth, (("", width),), x=total)
         of_x = columns_of(g, 0, width)
         result.append(by_x if of_x is None else by_x + of_x)
+    own = total[:, :count] if terms.count else total
     if all(_is_offset(text, len(extras), weights.dtype) for text in attrs["formulas"]):
-        by_offset = total if of_sums is None else total - of_sums
+        by_offset = own if of_sums is None else own - of_sums
         return (*result, *(by_offset for _ in extras))
-    reached = sweep(weights, back, pieces, extras=given)
+    reached = sweep(lengths, back, pieces, extras=given)[:, :count]
     reached = reached if of_states is None else reached + of_states
-    slopes = _slopes(whole[:, states:], extras, s, attrs["formulas"])
-    return (*result, *(slope * reached for slope in slopes))
+    found = _slopes(whole[:, states:], extras, s, attrs["formulas"])
+    return (*result, *(slope * reached for slope in found))
+
+
+def _widened(x: Node, columns: int) -> Node:
+    return pad(x, (0, 0), (0, columns))
 
 
 @cache
@@ -169,7 +192,7 @@ def _again(weights: Node, rest: Sequence[Node], s: Structure, formulas: tuple[st
     rows[:, 2] = rows[:, 0]
     every = np.arange(s.sources + 2 * len(rows))
     full = replace(s, rows=rows, kept=every.astype(np.int32))
-    return make("sweep", weights, *rest, **_attributes(full, formulas))
+    return make("sweep", weights, *rest, **attributes(full, formulas))
 
 
 def columns_of(g: Node, a: int, b: int) -> Node | None:
@@ -182,10 +205,10 @@ def columns_of(g: Node, a: int, b: int) -> Node | None:
             return left + right
         case "pad" if g.attrs["value"] == 0 and g.attrs["low"][0] == g.attrs["high"][0] == 0:
             (part,), low = g.inputs, g.attrs["low"][1]
-            first, end = max(a, low), min(b, low + _width(part.type))
+            first, end = max(a, low), min(b, low + width_of(part.type))
             inner = columns_of(part, first - low, end - low) if first < end else None
             return None if inner is None else pad(inner, (0, first - a), (0, b - end))
-    return g if (a, b) == (0, _width(g.type)) else g[:, a:b]
+    return g if (a, b) == (0, width_of(g.type)) else g[:, a:b]
 
 
 def _spread(g: Node, places: Array) -> Node:
@@ -194,16 +217,12 @@ def _spread(g: Node, places: Array) -> Node:
     for a, b in stretches(np.where(places < 0, -(1 << 40), places - np.arange(len(places)))):
         first = int(places[a])
         parts.append(_zeros(g, b - a) if first < 0 else g[:, first : first + b - a])
-    return _joined(parts)
+    return beside(parts)
 
 
 def _zeros(like: Node, width: int) -> Node:
     zero = constant(0.0, like.dtype)
     return make("broadcast", zero, shape=(like.shape[0], width), axes=())
-
-
-def _joined(parts: Sequence[Node]) -> Node:
-    return parts[0] if len(parts) == 1 else concatenate(parts, 1)
 
 
 def _slopes(z: Node, extras: Sequence[Node], s: Structure, formulas: Sequence[str]) -> list[Node]:
@@ -216,7 +235,7 @@ def _slopes(z: Node, extras: Sequence[Node], s: Structure, formulas: Sequence[st
         _, _, by = formula.derivative(text, z[:, a:b], here)
         for slopes, slope in zip(found, by, strict=True):
             slopes.append(slope)
-    return [_joined(f) for f in found]
+    return [beside(f) for f in found]
 
 
 def _graph(random: np.random.Generator, width: int, count: int, edges: int) -> Edges:
@@ -239,12 +258,25 @@ def _sweep_samples() -> list[Sample]:
         formulas = (("tanh z", count // 2), ("add z x0; sigmoid %0", count - count // 2))
         every = width + 2 * count
         codes = random.permutation(every)[:kept] if kept < every else np.arange(every)
-        attrs = _plan(found, formulas, width, codes)
+        attrs = plan(found, formulas, width, codes)
         arrays = [random.normal(size=len(found.weights))]
         arrays += [random.normal(size=(batch, width))] if width else []
         arrays += [random.normal(size=(batch, count))]
         samples.append(Sample(tuple(arrays), attrs))
-    return samples
+    return [*samples, _combined_sample(random)]
+
+
+def _combined_sample(random: np.random.Generator) -> Sample:
+    """Nodes of all ways to combine, each with terms."""
+    width, count = 5, 2 * len(formula.COMBINES)
+    found = _graph(random, width, count, 50)
+    place = np.arange(count)
+    slots, targets = np.append(place % width, found.slots), np.append(place, found.targets)
+    found = Edges(slots, targets, np.arange(len(slots)))
+    texts = [formula.combined(c, t) for c in formula.COMBINES for t in ("", "tanh z")]
+    attrs = plan(found, [(t, 1) for t in texts], width, np.arange(width, width + count))
+    shapes = ((len(slots),), (18, width), (18, count))
+    return Sample(tuple(random.normal(size=shape) for shape in shapes), attrs)
 
 
 register(
@@ -260,43 +292,6 @@ register(
 )
 
 
-Formulas = Sequence[tuple[str, int]]
-
-
-def _plan(edges: Edges, formulas: Formulas, width: int, kept: Array) -> dict[str, Any]:
-    texts = tuple(dict.fromkeys(text for text, _ in formulas))
-    kinds = np.repeat([texts.index(text) for text, _ in formulas], [n for _, n in formulas])
-    s = Structure.of(edges.slots, edges.targets, edges.weights, kinds, kept, width)
-    return _attributes(s, texts)
-
-
-def _attributes(s: Structure, formulas: tuple[str, ...]) -> dict[str, Any]:
-    tables = {name: Literal.of(getattr(s, name), i32) for name in ("runs", "rows", "edges", "kept")}
-    return {**tables, "formulas": formulas, "sources": s.sources}
-
-
-def sweep(
-    weights: Node,
-    edges: Edges,
-    formulas: Formulas,
-    *,
-    x: Node | None = None,
-    extras: Sequence[Node] = (),
-    kept: Sequence[int] | None = None,
-) -> Node:
-    """(batch, kept) states and sums; `formulas` lists (text, number of nodes) in their order.
-
-    `x` is (batch, sources), each of `extras` (batch, nodes): the arguments x0, x1 ... of formulas.
-    `kept` holds different slots: first the states of x's columns, then those of the nodes, then the
-    nodes' sums. Without it the result has the sums of all nodes.
-    """
-    count = sum(n for _, n in formulas)
-    width = 0 if x is None else _width(x.type)
-    codes = range(width + count, width + 2 * count) if kept is None else kept
-    attrs = _plan(edges, formulas, width, np.asarray(codes, np.int64))
-    return make("sweep", weights, *(() if x is None else (x,)), *extras, **attrs)
-
-
 # --------------------------------------------------------------------------- pair_sums
 
 
@@ -305,7 +300,7 @@ def _pairs_type(a: TensorType, b: TensorType, *, left: Literal, right: Literal) 
         raise ValueError(f"pair_sums of {a} and {b}: two matrices of the same rows")
     if left.shape != right.shape or len(left.shape) != 1:
         raise ValueError(f"pair_sums of columns {left.shape} and {right.shape}")
-    if not (inside(left.array, _width(a)) and inside(right.array, _width(b))):
+    if not (inside(left.array, width_of(a)) and inside(right.array, width_of(b))):
         raise ValueError(f"pair_sums of {a} and {b}: a column does not exist")
     return a.with_shape(left.shape)
 
@@ -320,8 +315,8 @@ def _pairs_vjp(
     numbers = np.arange(left.shape[0])
     forth = Edges(right.array.astype(np.int64), left.array.astype(np.int64), numbers)
     back = Edges(forth.targets, forth.slots, numbers)
-    by_a = sweep(g, forth, (("", _width(a.type)),), x=b)
-    return by_a, sweep(g, back, (("", _width(b.type)),), x=a)
+    by_a = sweep(g, forth, (("", width_of(a.type)),), x=b)
+    return by_a, sweep(g, back, (("", width_of(b.type)),), x=a)
 
 
 def _pairs_samples() -> list[Sample]:

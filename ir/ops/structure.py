@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ir.ops.core import Array
+from ir.ops.order import order_nodes
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,11 @@ class Structure:
     def of(
         sources: Array, targets: Array, weights: Array, formulas: Array, kept: Array, width: int
     ) -> Structure:
-        """Sorted by level, formula, number of edges and column; ValueError on a cycle."""
+        """ValueError on a cycle."""
         count = len(formulas)
         inner = sources >= width
-        level = _levels(count, sources[inner] - width, targets[inner])
         degree = np.bincount(targets, minlength=count)
-        order = np.lexsort((np.arange(count), degree, formulas, level))
+        order = order_nodes(sources[inner] - width, targets[inner], formulas)
         rank = np.empty(count, np.int64)
         rank[order] = np.arange(count)
         states = width + count
@@ -80,28 +80,6 @@ class Structure:
             slots.astype(np.int32),
             width,
         )
-
-
-def _levels(count: int, sources: Array, targets: Array) -> Array:
-    """Length of the longest path to every node."""
-    waiting = np.bincount(targets, minlength=count)
-    order = np.argsort(sources, kind="stable")
-    following = targets[order]
-    starts = np.searchsorted(sources[order], np.arange(count + 1))
-    level = np.zeros(count, np.int64)
-    ready = np.flatnonzero(waiting == 0)
-    depth, done = 0, 0
-    while ready.size:
-        level[ready] = depth
-        depth, done = depth + 1, done + ready.size
-        lengths = starts[ready + 1] - starts[ready]
-        first = np.repeat(starts[ready] - np.cumsum(lengths) + lengths, lengths)
-        reached = following[first + np.arange(lengths.sum())]
-        np.subtract.at(waiting, reached, 1)
-        ready = np.unique(reached[waiting[reached] == 0])
-    if done < count:
-        raise ValueError("the edges of a sweep have a cycle")
-    return level
 
 
 def check_structure(s: Structure, weights: Any, formulas: int) -> None:

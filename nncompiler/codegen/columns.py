@@ -77,7 +77,7 @@ def switch(
     cases: Sequence[Callable[[list[Value]], list[Value]]],
     carried: list[Value],
 ) -> list[Value]:
-    """Run case `number` (i64) of the cases; gives the carried values (i64) after it."""
+    """Run case `number` (i64) of the cases; gives the carried values after it."""
     e = w.e
     labels = [e.new_label("case") for _ in cases]
     join = e.new_label("next")
@@ -92,11 +92,11 @@ def switch(
         ends.append((e.block, after))
         e.branch(join)
     e.label(join)
-    return [
-        e.value(
-            "phi i64 " + ", ".join(f"[ {values[k].text}, %{block} ]" for block, values in ends),
-            i64,
-            key=False,
-        )
-        for k in range(len(carried))
-    ]
+    return [phi(w, [(values[k], block) for block, values in ends]) for k in range(len(carried))]
+
+
+def phi(w: Writer, parts: Sequence[tuple[Value, str]]) -> Value:
+    """The value that comes with the block that the code came from."""
+    (value, _), *_ = parts
+    joined = ", ".join(f"[ {value.text}, %{block} ]" for value, block in parts)
+    return w.e.value(f"phi {value.type} {joined}", value.dtype, value.lanes, key=False)

@@ -7,7 +7,8 @@ from typing import Any
 
 from ir import scalar
 from ir.index import Var
-from ir.loops import Kernel, PairSums, Sweep
+from ir.loops import Kernel
+from ir.sparse_loops import PairSums, Sweep
 from ir.types import Dim, Extent, multiply
 
 Cost = list[Any]  # [constant, {symbol: coefficient}]

@@ -33,7 +33,7 @@ class Expressions(Indices):
         streams: Streams,
     ) -> None:
         super().__init__(emitter, symbols)
-        self.pointers = pointers
+        self.pointers = dict(pointers)
         self.buffers = buffers
         self.streams = streams
         self.values: dict[str, Value] = {}

@@ -13,16 +13,15 @@ from ir.loops import (
     Function,
     Init,
     Let,
-    PairSums,
     Stmt,
     Store,
     StoreRow,
-    Sweep,
     Tile,
     Transpose,
     statements,
 )
 from ir.scalar import Scalar
+from ir.sparse_loops import PairSums, PairTotals, Sparse, Sweep
 from ir.types import Dim, Extent, boolean, i64
 from nncompiler.codegen.emit import Emitter, Value, constant, memory_type
 from nncompiler.codegen.loops import Loops, Range
@@ -43,7 +42,7 @@ class Writer(Loops):
         streams: Streams,
         tile: Callable[[Writer, Tile], None],
         transpose: Callable[[Writer, Transpose], None],
-        sparse: Callable[[Writer, Sweep | PairSums], None],
+        sparse: Callable[[Writer, Sparse], None],
     ) -> None:
         super().__init__(emitter, pointers, buffers, symbols, streams)
         self._tile, self._transpose, self._sparse = tile, transpose, sparse
@@ -67,7 +66,7 @@ class Writer(Loops):
                     self._tile(self, stmt)
                 case Transpose():
                     self._transpose(self, stmt)
-                case Sweep() | PairSums():
+                case Sweep() | PairSums() | PairTotals():
                     self._sparse(self, stmt)
 
     def _store_row(self, stmt: StoreRow) -> None:
@@ -128,7 +127,7 @@ def symbols_of(function: Function) -> tuple[str, ...]:
             case Transpose(row=row, column=column):
                 see(row.extent)
                 see(column.extent)
-            case Sweep(row=row) | PairSums(row=row):
+            case Sweep(row=row) | PairSums(row=row) | PairTotals(sums=PairSums(row=row)):
                 see(row.extent)
             case StoreRow(buffer=buffer):
                 buffers = (*function.buffers, *function.workspace)
@@ -147,7 +146,7 @@ def write_function(
     declarations: dict[str, None],
     tile: Callable[[Writer, Tile], None],
     transpose: Callable[[Writer, Transpose], None],
-    sparse: Callable[[Writer, Sweep | PairSums], None],
+    sparse: Callable[[Writer, Sparse], None],
 ) -> str:
     """The LLVM definition of a function, or of one stage of it.
 

@@ -1,7 +1,7 @@
 """Takes a Sweep, gives its code: rows in the lanes, one pass over the tables.
 
 Whole steps of vectors * lanes rows come first, then single vectors under a mask, and where at most
-FEW rows are left, row after row; there the edges of a node that has many run over the lanes.
+FEW rows are left, row after row (see single.py).
 """
 
 from __future__ import annotations
@@ -10,14 +10,22 @@ from collections.abc import Callable
 from functools import partial
 
 from ir.index import Index, Var
-from ir.loops import Sweep
 from ir.ops import formula
 from ir.scalar import Scalar
-from ir.types import DType, i32, i64
+from ir.sparse_loops import Sweep
+from ir.types import i64
 from nncompiler.codegen.columns import copy_columns, switch, table_entry, whole_steps
 from nncompiler.codegen.emit import Value, constant, number_of
-from nncompiler.codegen.math import emit_apply
+from nncompiler.codegen.nodes import (
+    Combining,
+    apply_formula,
+    edge_entries,
+    own_memory,
+    rows_of_pieces,
+    sources_of,
+)
 from nncompiler.codegen.scope import Binding
+from nncompiler.codegen.single import SingleRow
 from nncompiler.codegen.statements import Writer
 from nncompiler.codegen.transpose import swap
 
@@ -28,34 +36,35 @@ class SweepCode:
     def __init__(self, writer: Writer, stmt: Sweep) -> None:
         self.w, self.s, self.e = writer, stmt, writer.e
         self.dtype = stmt.weights.dtype
-        self.lanes, self.vectors = 1, 1
+        self.lanes, self.vectors = stmt.lanes, 1
         self.base = constant(0, i64)
         self.mask: Value | None = None
 
     def write(self) -> None:
         w, s = self.w, self.s
-        zero, batch = constant(0, i64), w.extent(s.row.extent)
+        own_memory(w, s)
+        first, stop = rows_of_pieces(w, s)
         wide = s.lanes * s.vectors
-        whole = whole_steps(w, batch, wide)
-        w.loop(zero, whole, wide, [], self._step(s.lanes, s.vectors, None))
-        left = w.e.sub(batch, whole)
+        whole = w.e.add(first, whole_steps(w, w.e.sub(stop, first), wide))
+        w.loop(first, whole, wide, [], self._step(s.vectors, None))
+        left = w.e.sub(stop, whole)
         number = number_of(left)
         if number is not None:
-            limit = whole if int(number) <= FEW else batch
+            limit = whole if int(number) <= FEW else stop
         else:
-            limit = w.e.select(w.e.icmp("sle", left, constant(FEW, i64)), whole, batch)
-        w.loop(whole, limit, s.lanes, [], self._step(s.lanes, 1, batch))
-        w.loop(limit, batch, 1, [], self._step(1, 1, None))
+            limit = w.e.select(w.e.icmp("sle", left, constant(FEW, i64)), whole, stop)
+        w.loop(whole, limit, s.lanes, [], self._step(1, stop))
+        w.loop(limit, stop, 1, [], SingleRow(w, s).row)
 
     def _step(
-        self, lanes: int, vectors: int, batch: Value | None
+        self, vectors: int, batch: Value | None
     ) -> Callable[[Value, list[Value]], list[Value]]:
         """The code of one step; with `batch`, rows from there on do not exist."""
 
         def body(base: Value, _: list[Value]) -> list[Value]:
-            self.lanes, self.vectors, self.base, self.mask = lanes, vectors, base, None
+            self.vectors, self.base, self.mask = vectors, base, None
             if batch is not None:
-                self.mask = self.e.lane_mask(self.e.sub(batch, base), lanes)
+                self.mask = self.e.lane_mask(self.e.sub(batch, base), self.lanes)
             self._sources()
             self._extras()
             zero = constant(0, i64)
@@ -91,15 +100,6 @@ class SweepCode:
 
     def _fill(self, name: str, load: Scalar, column: Var) -> None:
         """Copy the columns of a matrix into a workspace."""
-        if self.lanes == 1:
-
-            def one(m: Value, _: list[Value]) -> list[Value]:
-                (value,) = self._read(load, column, m)
-                self.e.store(value, self._slot(name, m, 0))
-                return []
-
-            self.w.loop(constant(0, i64), self.w.extent(column.extent), 1, [], one)
-            return
         for vector in range(self.vectors):
             first = self.e.add(self.base, constant(vector * self.lanes, i64))
 
@@ -115,15 +115,14 @@ class SweepCode:
             self._fill(self.s.state, self.s.x, self.s.source)
 
     def _extras(self) -> None:
-        if self.lanes > 1:
-            for name, extra in zip(self.s.copies, self.s.extras, strict=True):
-                if name:
-                    self._fill(name, extra, self.s.column)
+        for name, extra in zip(self.s.copies, self.s.extras, strict=True):
+            if name:
+                self._fill(name, extra, self.s.column)
 
     def _extra(self, number: int, column: Value) -> list[Value]:
         """An argument of a node's formula, for every vector."""
         name = self.s.copies[number]
-        if not name or self.lanes == 1:
+        if not name:
             return self._read(self.s.extras[number], self.s.column, column)
         return [
             self.e.load(self._slot(name, column, v), self.dtype, self.lanes)
@@ -133,7 +132,7 @@ class SweepCode:
     def _results(self) -> None:
         """Write the states and sums that are kept: the way back of `_fill`."""
         kept, zero = constant(self.s.kept, i64), constant(0, i64)
-        if self.lanes == 1 or self.s.kept < self.lanes // 2:
+        if self.s.kept < self.lanes // 2:
 
             def one(place: Value, _: list[Value]) -> list[Value]:
                 slot = table_entry(self.w, self.s.tables[3], place)
@@ -207,76 +206,52 @@ class SweepCode:
 
     def _node(self, text: str, row: Value, edge: Value) -> Value:
         """One node; gives the first edge of the next one."""
+        way = formula.combine_of(text)
         at = self.e.mul(row, constant(3, i64))
         rows = self.s.tables[1]
         column = table_entry(self.w, rows, at)
         count = table_entry(self.w, rows, self.e.add(at, constant(1, i64)))
         stop = self.e.add(edge, count)
-        zero = constant(0, self.dtype, self.lanes)
-        if self.lanes == 1 and len(self.s.tables) == 4:
-            sums = self._many(edge, count, stop)
+        extras = [self._extra(number, column) for number in range(formula.arity(text))]
+        body = formula.without_offset(text) if not self.s.sums else None
+        if way != formula.SUM:
+            combine = Combining(self.w, self.s, self.lanes, self.vectors, self._term)
+            sums = combine(way, edge, stop)
         else:
-            sums = self.w.loop(edge, stop, 1, [zero] * self.vectors, self._edge)
+            zero = constant(0, self.dtype, self.lanes)
+            start = [zero] * self.vectors if body is None else extras[0]
+            sums = self.w.loop(edge, stop, 1, start, self._edge)
         if self.s.sums:
             self._keep(table_entry(self.w, rows, self.e.add(at, constant(2, i64))), sums)
-        extras = [self._extra(number, column) for number in range(formula.arity(text))]
-        slot = self.e.add(column, constant(self._width, i64))
+        slot = self.e.add(column, constant(sources_of(self.s), i64))
         for vector, z in enumerate(sums):
-            state = self._apply(text, z, [e[vector] for e in extras])
+            given = [e[vector] for e in extras]
+            state = apply_formula(self.w, text if body is None else body, z, given)
             self.e.store(state, self._state(slot, vector))
         return stop
 
-    @property
-    def _width(self) -> int:
-        extent = self.s.source.extent
-        assert isinstance(extent, int)
-        return extent if self.s.x is not None else 0
-
     def _edge(self, edge: Value, sums: list[Value]) -> list[Value]:
-        slot = table_entry(self.w, self.s.tables[2], edge)
-        number = edge if len(self.s.tables) == 4 else table_entry(self.w, self.s.tables[4], edge)
+        weight, states = self._factors(edge)
+        pairs = zip(states, sums, strict=True)
+        return [self.e.fma(weight, state, total) for state, total in pairs]
+
+    def _term(self, edge: Value) -> list[Value]:
+        weight, states = self._factors(edge)
+        return [self.e.mul(weight, state) for state in states]
+
+    def _factors(self, edge: Value) -> tuple[Value, list[Value]]:
+        """An edge's weight, in all lanes, and the state of its source, for every vector."""
+        slot, number = edge_entries(self.w, self.s, edge)
         with self.w.bound(self.s.edge, Binding(number)):
             weight = self.e.splat(self.w.evaluate(self.s.weights), self.lanes)
-        found = []
-        for vector, total in enumerate(sums):
-            state = self.e.load(self._state(slot, vector), self.dtype, self.lanes)
-            found.append(self.e.fma(weight, state, total))
-        return found
-
-    def _many(self, edge: Value, count: Value, stop: Value) -> list[Value]:
-        """The sum of one row: where a node has many edges these run over the lanes."""
-        e, lanes = self.e, self.s.lanes
-        several, few = e.new_label("several"), e.new_label("few")
-        zero = constant(0, self.dtype)
-        before = e.block
-        e.branch_if(e.icmp("sge", count, constant(lanes, i64)), several, few)
-        e.label(several)
-        self.w.push()
-        end = e.sub(stop, e.value(f"urem i64 {count.text}, {lanes}", i64))
-
-        def step(i: Value, now: list[Value]) -> list[Value]:
-            slots = e.load(self.w.address(self.s.tables[2], i), i32, lanes)
-            state = e.gather(self.w.pointers[self.s.state], slots, self.dtype)
-            with self.w.bound(self.s.edge, Binding(i, lanes)):
-                weight = e.splat(self.w.evaluate(self.s.weights), lanes)
-            return [e.fma(weight, state, now[0])]
-
-        wide = constant(0, self.dtype, lanes)
-        (total,) = self.w.loop(edge, end, lanes, [wide], step)
-        total = e.reduce("sum", total)
-        self.w.pop()
-        after = e.block
-        e.branch(few)
-        e.label(few)
-        start = self.w.phi(edge, before, end, after)
-        first = self.w.phi(zero, before, total, after)
-        return self.w.loop(start, stop, 1, [first], self._edge)
+        places = [self._state(slot, vector) for vector in range(self.vectors)]
+        return weight, [self.e.load(place, self.dtype, self.lanes) for place in places]
 
     def _keep(self, place: Value, sums: list[Value]) -> None:
         """Remember the sums of a node that has a place."""
         nodes = self.s.column.extent
         assert isinstance(nodes, int)
-        slot = self.e.add(place, constant(self._width + nodes, i64))
+        slot = self.e.add(place, constant(sources_of(self.s) + nodes, i64))
         if self.s.sums == nodes:
             self._remember(slot, sums)
             return
@@ -302,14 +277,3 @@ class SweepCode:
                 with self.w.bound(self.s.row, rows):
                     for name in self.s.outputs:
                         self.w.store(name, index, value)
-
-    def _apply(self, text: str, z: Value, extras: list[Value]) -> Value:
-        lanes = self.lanes
-
-        def operation(op: str, args: list[Value], dtype: DType) -> Value:
-            return emit_apply(self.e, op, [self.e.splat(a, lanes) for a in args], dtype, lanes)
-
-        def number(value: float) -> Value:
-            return constant(value, self.dtype, lanes)
-
-        return formula.apply(text, z, extras, number=number, operation=operation, dtype=self.dtype)

@@ -2,12 +2,11 @@
 
 dense       y = f(x @ weight + bias)         weight (sources, neurons), zero where no edge is
 sparse      z = sweep(weight, x, bias)       one number per edge, node after node
-aggregate   y = f(max(weight * x) + bias)    over the edges of every neuron
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -29,48 +28,41 @@ from nncompiler.frontend.wiring import Wiring
 SIGMOID = "add z x0; sigmoid %0"
 
 
-@dataclass(frozen=True)
-class Part:
-    """A matrix whose columns are neurons' values; `seen` is what their activation saw."""
-
-    value: Node
-    seen: Node | None = None
-    activation: str = ""
-
-
 @dataclass
 class Values:
-    """Where the value of every neuron stands: (number of the part, column)."""
+    """Where the value of every neuron stands, and what its activation saw if that is known: the
+    number of a matrix, and a column of it."""
 
-    parts: list[Part] = field(default_factory=list)
+    parts: list[Node] = field(default_factory=list)
     place: dict[Hashable, tuple[int, int]] = field(default_factory=dict)
+    seen: dict[Hashable, tuple[str, tuple[int, int]]] = field(default_factory=dict)
 
-    def add(self, part: Part, neurons: Sequence[Hashable]) -> None:
+    def add(self, value: Node, neurons: Sequence[Hashable]) -> None:
         self.place |= {n: (len(self.parts), i) for i, n in enumerate(neurons)}
-        self.parts.append(part)
+        self.parts.append(value)
+
+    def add_seen(self, value: Node, activation: str, neurons: Sequence[Hashable]) -> None:
+        self.seen |= {n: (activation, (len(self.parts), i)) for i, n in enumerate(neurons)}
+        self.parts.append(value)
 
     def columns(self, neurons: Sequence[Hashable]) -> Node:
         """The neurons' values side by side."""
-        return _beside([self.parts[k].value[:, a:b] for k, a, b in self._stretches(neurons)])
+        return self._beside([self.place[n] for n in neurons])
 
     def before(self, neurons: Sequence[Hashable], activation: str) -> Node | None:
         """What the neurons' activation saw, if all have this one."""
-        found: list[Node] = []
-        for k, a, b in self._stretches(neurons):
-            part = self.parts[k]
-            if part.seen is None or part.activation != activation:
-                return None
-            found.append(part.seen[:, a:b])
-        return _beside(found)
+        found = [self.seen.get(n, ("", (0, 0))) for n in neurons]
+        if any(name != activation for name, _ in found):
+            return None
+        return self._beside([place for _, place in found])
 
-    def _stretches(self, neurons: Sequence[Hashable]) -> list[tuple[int, int, int]]:
-        """(part, first column, end) of neighbours."""
-        places = [self.place[n] for n in neurons]
+    def _beside(self, places: Sequence[tuple[int, int]]) -> Node:
         found = []
         for _, run in groupby(enumerate(places), lambda p: (p[1][0], p[1][1] - p[0])):
-            members = [place for _, place in run]
-            found.append((members[0][0], members[0][1], members[-1][1] + 1))
-        return found
+            neighbours = [place for _, place in run]
+            (part, first), (_, last) = neighbours[0], neighbours[-1]
+            found.append(self.parts[part][:, first : last + 1])
+        return _beside(found)
 
 
 def _beside(parts: list[Node]) -> Node:
@@ -102,7 +94,7 @@ def lay_out(wiring: Wiring, block: Block) -> Layout:
         if wiring.neurons[node].formula is None:
             message = f"the activation of '{node}' is not made of elementwise functions"
             raise fail(message, node=node)
-    texts = [str(wiring.neurons[n].formula) for n in block.members]
+    texts = [str(wiring.neurons[n].text) for n in block.members]
     formulas = tuple((text, len(list(run))) for text, run in groupby(texts))
     column = {n: i for i, n in enumerate(block.members)}
     slot = {n: len(block.sources) + i for n, i in column.items()}
@@ -133,9 +125,8 @@ class Builder:
 
     def build(self, block: Block) -> None:
         before = set(self.program.parameters)
-        make = {DENSE: self._dense, SPARSE: self._sparse}.get(block.kind, self._aggregate)
         try:
-            value = make(block)
+            value = self._dense(block) if block.kind == DENSE else self._sparse(block)
         except CompileError:
             raise
         except (ValueError, TypeError) as error:
@@ -155,7 +146,8 @@ class Builder:
         value = activate(site, seen, neurons[0].activation)
         site.call_it(value)
         name, _ = self.program.ends.get(value, ("", seen))
-        self.values.add(Part(value, seen, name), block.members)
+        self.values.add(value, block.members)
+        self.values.add_seen(seen, name, block.members)
         return value
 
     # ------------------------------------------------------------ dense
@@ -197,59 +189,65 @@ class Builder:
             self.layouts[block.name] = lay_out(self.wiring, block)
         layout = self.layouts[block.name]
         bias = pack(self.program, block.name, "bias", biases_of(nodes), self.views)
-        rows = self.values.parts[0].value.shape[0]
+        rows = self.values.parts[0].shape[0]
         every = ops.broadcast_to(bias, (rows, len(nodes)))
         if not layout.weights:  # constants
             value = self._constants(layout, every)
-            self.values.add(Part(value), block.members)
+            self.values.add(value, block.members)
             return value
         weight = pack(self.program, block.name, "weight", layout.weights, self.views)
-        kept = self._kept(block, layout)
+        means = np.asarray([n.aggregation == "mean" for n in nodes])[layout.targets]
+        if means.any():
+            shares = 1 / np.bincount(layout.targets)[layout.targets]
+            weight = weight * ops.constant(np.where(means, shares, 1.0), weight.dtype)
+        states, sums = self._kept(block, layout)
+        width, count = len(block.sources), len(nodes)
+        # with all that there is the backward pass needs no other sweep
+        before = range(width if self.program.training else 0)
         y = ops.sweep(
             weight,
             layout.edges,
             layout.formulas,
             x=self.values.columns(block.sources) if block.sources else None,
             extras=(every,),
-            kept=kept,
+            kept=[*before, *(width + c for c in states), *(width + count + c for c in sums)],
         )
         self.program.names.setdefault(y, block.name)
-        place = {slot: i for i, slot in enumerate(kept)}
-        members = enumerate(block.members, len(block.sources))
-        texts = layout.texts
-        for (text, has_sum), run in groupby(
-            ((s, n) for s, n in members if s in place),
-            lambda m: (texts[m[0] - len(block.sources)], m[0] + len(nodes) in place),
-        ):
-            items = list(run)
-            slots = [s for s, _ in items]
-            seen = None
-            if has_sum and text == SIGMOID:
-                first = place[slots[0] + len(nodes)]
-                columns = np.asarray(slots, np.int32) - len(block.sources)
-                given = ops.broadcast_to(
-                    ops.gather(bias, ops.constant(columns)), (rows, len(slots))
-                )
-                seen = y[:, first : first + len(slots)] + given
-            first = place[slots[0]]
-            part = Part(
-                y[:, first : first + len(slots)], seen, "sigmoid" if seen is not None else ""
-            )
-            self.values.add(part, [n for _, n in items])
+        end = len(before) + len(states)
+        self.values.add(y[:, len(before) : end], [block.members[c] for c in states])
+        for start, members in self._undone(block, layout, sums):
+            first = end + start
+            given = ops.gather(bias, ops.constant(np.asarray(members, np.int32)))
+            seen = y[:, first : first + len(members)]
+            seen = seen + ops.broadcast_to(given, (rows, len(members)))
+            self.values.add_seen(seen, "sigmoid", [block.members[c] for c in members])
         return y
 
-    def _kept(self, block: Block, layout: Layout) -> list[int]:
-        """Slots in the result: all for the backward pass; at inference the states that are read,
-        and the sums of outputs that are sigmoids, for the losses that undo these."""
-        width, count = len(block.sources), len(block.members)
+    def _kept(self, block: Block, layout: Layout) -> tuple[list[int], list[int]]:
+        """Members whose states the result has, outputs last and in their order; and members whose
+        sums it has: outputs that are sigmoids, for the losses that undo these. The backward pass
+        needs all states and sums."""
+        count = len(block.members)
         if self.program.training:
-            return list(range(width + 2 * count))
-        slots = {n: width + i for i, n in enumerate(block.members)}
-        states = [s for n, s in slots.items() if n in self.needed]
-        texts = layout.texts
-        wanted = set(self.wiring.outputs)
-        undone = [s for n, s in slots.items() if n in wanted and texts[s - width] == SIGMOID]
-        return states + [s + count for s in undone]
+            return list(range(count)), list(range(count))
+        rank = {n: i for i, n in enumerate(self.wiring.outputs)}
+        needed = [c for c, n in enumerate(block.members) if n in self.needed]
+        states = sorted(needed, key=lambda c: rank.get(block.members[c], -1))
+        return states, [c for c in states if self._is_undone(block, layout, c)]
+
+    def _is_undone(self, block: Block, layout: Layout, member: int) -> bool:
+        """Whether a loss may want to know what the activation saw."""
+        is_output = block.members[member] in self.wiring.outputs
+        return is_output and layout.texts[member] == SIGMOID
+
+    def _undone(
+        self, block: Block, layout: Layout, sums: Sequence[int]
+    ) -> Iterator[tuple[int, list[int]]]:
+        """(place of the first one, members) of neighbours among the sums."""
+        found = [i for i, c in enumerate(sums) if self._is_undone(block, layout, c)]
+        for _, run in groupby(enumerate(found), lambda p: p[1] - p[0]):
+            places = [i for _, i in run]
+            yield places[0], [sums[i] for i in places]
 
     def _constants(self, layout: Layout, every: Node) -> Node:
         """The values of neurons without predecessors."""
@@ -260,68 +258,6 @@ class Builder:
             parts.append(value)
             at += count
         return _beside(parts)
-
-    # ------------------------------------------------------------ other aggregations
-
-    def _aggregate(self, block: Block) -> Node:
-        edges = [e for n in block.members for e in self.wiring.incoming[n]]
-        slot = {n: i for i, n in enumerate(block.sources)}
-        weight = pack(
-            self.program, block.name, "weight", weights_of(self.wiring, edges), self.views
-        )
-        count = np.arange(len(edges))
-        products = ops.sweep(
-            weight,
-            ops.Edges(np.asarray([slot[e.source] for e in edges]), count, count),
-            (("", len(edges)),),
-            x=self.values.columns(block.sources),
-        )
-        each = len(edges) // len(block.members)
-        shape = (products.shape[0], len(block.members), each)
-        return self._finish(block, AGGREGATE[block.kind](ops.reshape(products, shape)))
-
-
-def _mean(x: Node) -> Node:
-    return ops.mean(x, 2)
-
-
-def _median(x: Node) -> Node:
-    """The middle value, or the mean of the two: by a sorting network (Batcher's)."""
-    count = x.shape[2]
-    assert isinstance(count, int)
-    values = [x[:, :, i] for i in range(count)]
-    for i, j in comparators(count):
-        low, high = values[i], values[j]
-        values[i], values[j] = ops.minimum(low, high), ops.maximum(low, high)
-    if count % 2:
-        return values[count // 2]
-    return 0.5 * (values[count // 2 - 1] + values[count // 2])
-
-
-def comparators(count: int) -> list[tuple[int, int]]:
-    """Pairs to put in order, one after the other, so that `count` values are sorted (odd-even merge
-    sort; Knuth, volume 3, algorithm 5.2.2 M)."""
-    found = []
-    p = 1
-    while p < count:
-        k = p
-        while k >= 1:
-            for j in range(k % p, count - k, 2 * k):
-                for i in range(min(k, count - j - k)):
-                    if (i + j) // (2 * p) == (i + j + k) // (2 * p):
-                        found.append((i + j, i + j + k))
-            k //= 2
-        p *= 2
-    return found
-
-
-AGGREGATE = {
-    "product": lambda x: ops.prod(x, 2),
-    "min": lambda x: ops.min(x, 2),
-    "max": lambda x: ops.max(x, 2),
-    "mean": _mean,
-    "median": _median,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -366,4 +302,4 @@ def _what(block: Block) -> str:
     if block.is_masked:
         share = round(100 * block.weights / (len(block.members) * len(block.sources)))
         return f"neurons, {share} % of a dense layer"
-    return "neurons" if block.kind == DENSE else f"neurons, {block.kind}"
+    return "neurons"

@@ -1,4 +1,4 @@
-"""Takes neurons and edges, gives blocks: dense layers, aggregations, and what stays sparse.
+"""Takes neurons and edges, gives blocks: dense layers, and what stays sparse.
 
 Neurons that share their predecessors and their function are one dense layer; neurons of one level
 that nearly do are one with a mask. All others are nodes of a sparse block, which is computed edge
@@ -27,7 +27,7 @@ DENSE, SPARSE = "dense", "sparse"
 
 @dataclass(frozen=True)
 class Block:
-    """Neurons that are computed together. kind: "dense", "sparse", or a name of AGGREGATIONS.
+    """Neurons that are computed together. kind: "dense" or "sparse".
 
     `sources` are the neurons outside of the block that feed it, in the order of blocks and of
     their members (inputs first).
@@ -69,7 +69,7 @@ def lift(wiring: Wiring) -> list[Block]:
         # outputs last and in the user's order, so that they lie side by side
         nodes.sort(key=lambda n: (n in rank, rank.get(n, 0), order(n)))
         if kind == SPARSE:
-            nodes.sort(key=lambda n: wiring.neurons[n].formula or "")
+            nodes.sort(key=lambda n: wiring.neurons[n].text or "")
         ordered = tuple(nodes)
         edges = [e for n in ordered for e in wiring.incoming[n]]
         own = set(ordered)
@@ -87,13 +87,11 @@ def _groups(wiring: Wiring) -> list[tuple[str, list[Hashable]]]:
     """(kind, members) of everything that is not sparse; members of one group have one depth."""
     alike: dict[object, list[Hashable]] = {}
     found: list[tuple[str, list[Hashable]]] = []
-    aggregated: dict[object, list[Hashable]] = {}
     for node in sorted(wiring.neurons, key=order):
         neuron, edges = wiring.neurons[node], wiring.incoming[node]
-        if neuron.aggregation != "sum" and edges:
-            where = (wiring.depth[node], neuron.aggregation, neuron.key, len(edges))
-            aggregated.setdefault(where, []).append(node)
-        elif edges and all(e.is_plain for e in edges) and len({e.terms for e in edges}) == 1:
+        if not edges or neuron.aggregation != "sum":
+            continue
+        if all(e.is_plain for e in edges) and len({e.terms for e in edges}) == 1:
             key = (frozenset(e.source for e in edges), neuron.key, edges[0].terms)
             alike.setdefault(key, []).append(node)
     exact = list(alike.values())
@@ -108,7 +106,6 @@ def _groups(wiring: Wiring) -> list[tuple[str, list[Hashable]]]:
         else:
             left += members
     found += [(DENSE, members) for members in _nearly_dense(wiring, left)]
-    found += [(wiring.neurons[m[0]].aggregation, m) for m in aggregated.values()]
     return found
 
 

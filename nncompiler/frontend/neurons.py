@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ir.types import DType
-from nncompiler.frontend.blocks import Builder, Layout, Part, Values
+from nncompiler.frontend.blocks import Builder, Layout, Values
 from nncompiler.frontend.initializers import Array, Initializer
 from nncompiler.frontend.lifting import Block, lift
 from nncompiler.frontend.packing import check_shared
@@ -66,7 +66,7 @@ def _build(
     site = Site(program, INPUT, INPUT, False, "input")
     values = Values()
     x = site.input(("batch", len(wiring.inputs)), program.dtype)
-    values.add(Part(x), wiring.inputs)
+    values.add(x, wiring.inputs)
     needed = {n for block in blocks for n in block.sources} | set(wiring.outputs)
     builder = Builder(program, wiring, values, needed, layouts)
     for block in blocks:

@@ -29,6 +29,12 @@ NODE = ("activation", "bias", "aggregation", "trainable", "regularizer")
 EDGE = ("weight", "weight_name", "trainable", "regularizer")
 AGGREGATIONS = ("sum", "product", "min", "max", "mean", "median")
 ALIASES = {"prod": "product"}
+COMBINE = {
+    "product": formula.PRODUCT,
+    "min": formula.MIN,
+    "max": formula.MAX,
+    "median": formula.MEDIAN,
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,12 @@ class Neuron:
     aggregation: str
     bias: float
     terms: Terms
+
+    @property
+    def text(self) -> str | None:
+        """The formula, and how its terms are combined: the mean is a sum of smaller weights."""
+        way = COMBINE.get(self.aggregation, formula.SUM)
+        return None if self.formula is None else formula.combined(way, self.formula)
 
 
 class Edge(NamedTuple):
@@ -129,6 +141,8 @@ def _neuron(
     if aggregation not in AGGREGATIONS:
         hint = suggest(aggregation, AGGREGATIONS)
         raise fail(f"neuron '{node}': unknown aggregation '{aggregation}'", node=node, hint=hint)
+    if not graph.in_degree(node):
+        aggregation = "sum"  # of nothing
     terms = _terms(data, f"neuron '{node}'", node)
     bias = float(data.get("bias", 0.0))
     return Neuron(node, activation, *keys[known], aggregation, bias, terms)

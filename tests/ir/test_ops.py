@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 import operator
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from ir.graph import Graph, Node, make
 from ir.index import Index
 from ir.interpret import evaluate, run_nodes
 from ir.op import REGISTRY, Lowering, Op, Sample
+from ir.ops import formula
 from ir.text import parse_graph, print_graph
 from ir.types import DType, dtype_of, f32, f64, i32, integer_range
 from ir.verify import verify_graph
@@ -125,14 +127,20 @@ def swept(arrays: list[np.ndarray], attrs: Any, result: np.ndarray) -> np.ndarra
     kind = {row[0]: attrs["formulas"][k] for row, k in zip(rows, kinds, strict=True)}
 
     def total(b: int, column: int) -> Any:
-        return sum(weights[number] * state(b, slot) for slot, number in ending[column])
+        terms = [weights[number] * state(b, slot) for slot, number in ending[column]]
+        way = formula.combine_of(kind[column])
+        if way == formula.MEDIAN:
+            return statistics.median(terms)
+        combine, start = COMBINE[way]
+        return functools.reduce(combine, terms, start)
 
     def state(b: int, slot: int) -> Any:
         if slot < width:
             return rest[0][b, slot]
         z, column = total(b, slot - width), slot - width
-        if kind[column] == "tanh z":
-            return np.tanh(z)
+        body = kind[column].rpartition(":")[2].strip()
+        if body in ("", "tanh z"):
+            return np.tanh(z) if body else z
         return 1 / (1 + np.exp(-(z + rest[-1][b, column])))
 
     states = width + len(rows)

@@ -10,7 +10,6 @@ import pytest
 
 import nncompiler as nnc
 from ir.types import f32
-from nncompiler.frontend.blocks import comparators
 from nncompiler.frontend.lifting import Block, lift
 from nncompiler.frontend.wiring import read_wiring
 from tests.nncompiler.dags import ends, random_dag
@@ -106,17 +105,6 @@ def test_summary_and_graph_tell_what_was_found() -> None:
     assert "sweep(" in model.stages["graph"]
     for stage in ("kernels", "loops"):
         assert "formula 0:" in model.stages[stage]
-
-
-@pytest.mark.parametrize("count", range(1, 12))
-def test_the_network_of_comparators_sorts(count: int) -> None:
-    rng = np.random.default_rng(count)
-    for _ in range(20):
-        values = rng.integers(0, 5, count).tolist()
-        expected = sorted(values)
-        for i, j in comparators(count):
-            values[i], values[j] = min(values[i], values[j]), max(values[i], values[j])
-        assert values == expected
 
 
 def test_a_cycle_is_named() -> None:

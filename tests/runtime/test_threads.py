@@ -18,7 +18,7 @@ import nncompiler as nnc
 from ir import ops
 from ir.graph import Graph, Node
 from ir.interpret_loops import run_function
-from ir.types import as_dim
+from ir.types import DTYPES, as_dim
 from ir.verify_loops import verify_function
 from nncompiler.codegen import team as team_code
 from nncompiler.codegen.llvm import host
@@ -60,6 +60,29 @@ def graph(build: Callable[..., Node], *inputs: Node) -> Graph:
     return Graph("g", inputs, {"y": build(*inputs)})
 
 
+def edges(sources: int, nodes: int, count: int) -> ops.Edges:
+    """From lower to higher slots, one at least for every node."""
+    random = np.random.default_rng(count)
+    targets = np.append(np.arange(nodes), random.integers(0, nodes, count - nodes))
+    slots = (random.random(count) * (sources + targets)).astype(np.int64)
+    return ops.Edges(slots, targets, np.arange(count))
+
+
+def neurons(sources: int, nodes: int) -> Callable[..., Node]:
+    count = 4 * nodes
+    half = nodes // 2
+    formulas = (("add z x0; tanh %0", half), ("max: add z x0", nodes - half))
+    found = edges(sources, nodes, count)
+    kept = range(sources + half, sources + nodes)
+    return lambda x, w, b: ops.sweep(w, found, formulas, x=x, extras=(b,), kept=kept)
+
+
+def products(columns: int, count: int) -> Callable[..., Node]:
+    random = np.random.default_rng(1)
+    left, right = (random.integers(0, columns, count) for _ in range(2))
+    return lambda a, b: ops.pair_sums(a, b, left, right)
+
+
 W = value("w", 70, 100)
 GRAPHS = {
     "product": graph(ops.matmul, value("x", 90, 70), W),
@@ -77,6 +100,16 @@ GRAPHS = {
     "all rows": graph(lambda x: ops.max(ops.abs(x)), value("x", "batch", 2000)),
     "all with a bias": graph(
         lambda x, b: ops.tanh(x + b).mean(), value("x", "batch", 1500), value("b", 1500)
+    ),
+    "neurons": graph(
+        neurons(5, 40), value("x", "batch", 5), value("w", 160), value("b", "batch", 40)
+    ),
+    "many neurons": graph(
+        neurons(9, 600), value("x", "batch", 9), value("w", 2400), value("b", "batch", 600)
+    ),
+    "pairs": graph(products(40, 77), value("a", "batch", 40), value("b", "batch", 40)),
+    "pairs of many columns": graph(
+        products(1000, 90), value("a", "batch", 1000), value("b", "batch", 1000)
     ),
     "whole": graph(lambda x: ops.tanh(x).sum(), value("x", "batch", 50)),
 }
@@ -110,6 +143,10 @@ def test_chunks_may_run_in_any_order(name: str) -> None:
     inputs = data(GRAPHS[name], 9)
     expected = Session(compile_graph(GRAPHS[name], options=Options(cache=False)))(inputs)["y"]
     buffers = {k: a.ravel().copy() for k, a in inputs.items()}
+    for spec in lowered.plan.buffers:
+        if spec.role == "constant":
+            dtype = DTYPES[spec.dtype].numpy
+            buffers[spec.name] = np.frombuffer(bytes.fromhex(spec.data), dtype)
     (written,) = (b.name for b in function.buffers if b.written)
     for seed in range(3):
         buffers[written] = np.full(expected.size, np.nan, np.float32)
