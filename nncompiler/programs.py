@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-from nncompiler.frontend.blocks import comparators
 from nncompiler.frontend.genomes import Array, Genes, starts
 from nncompiler.frontend.wiring import AGGREGATIONS
 from runtime.buffers import aligned_copy
@@ -247,3 +246,20 @@ def _places(slots: Array, itemsize: int, lanes: int) -> tuple[Array, Array, int]
     vectors[large] = LARGE_VECTORS
     sizes = np.where(large, slots * LARGE_VECTORS + 1, 0)
     return vectors, np.where(large, starts(sizes), -1), int(sizes.sum()) * lanes
+
+
+def comparators(count: int) -> list[tuple[int, int]]:
+    """Pairs to put in order, one after the other, so that `count` values are sorted (odd-even merge
+    sort; Knuth, volume 3, algorithm 5.2.2 M)."""
+    found = []
+    p = 1
+    while p < count:
+        k = p
+        while k >= 1:
+            for j in range(k % p, count - k, 2 * k):
+                for i in range(min(k, count - j - k)):
+                    if (i + j) // (2 * p) == (i + j + k) // (2 * p):
+                        found.append((i + j, i + j + k))
+            k //= 2
+        p *= 2
+    return found

@@ -17,6 +17,7 @@ from nncompiler.codegen import llvm
 from nncompiler.codegen.target import preset
 from nncompiler.frontend.activations import ACTIVATIONS, ROW_WISE
 from nncompiler.frontend.neat import OURS
+from nncompiler.programs import comparators
 from tests.nncompiler.dags import ends, evaluate, random_dag
 from tests.nncompiler.test_dag_values import ALL
 
@@ -415,3 +416,14 @@ def test_shared_weights_and_other_kinds_of_numbers() -> None:
 
 def test_all_of_neat_pythons_functions_are_there() -> None:
     assert set(OURS.values()) <= set(NAMES)
+
+
+@pytest.mark.parametrize("count", range(1, 12))
+def test_the_network_of_comparators_sorts(count: int) -> None:
+    rng = np.random.default_rng(count)
+    for _ in range(20):
+        values = rng.integers(0, 5, count).tolist()
+        expected = sorted(values)
+        for i, j in comparators(count):
+            values[i], values[j] = min(values[i], values[j]), max(values[i], values[j])
+        assert values == expected
