@@ -20,13 +20,13 @@ from nncompiler.explain.symbols import Symbol, derivative, of_edge, of_name, of_
 from nncompiler.explain.tape import Formula, Slopes, Tape
 from nncompiler.explain.writing import Call
 from nncompiler.frontend.activations import make_activation
-from nncompiler.frontend.blocks import comparators
 from nncompiler.frontend.graphs import fail
 from nncompiler.frontend.losses import LABELS
 from nncompiler.frontend.neurons import OUTPUT
 from nncompiler.frontend.objective import Objective
 from nncompiler.frontend.packing import check_shared
 from nncompiler.frontend.wiring import Edge, Neuron, Wiring, read_wiring
+from nncompiler.programs import comparators
 
 BATCH = ("batch",)
 
