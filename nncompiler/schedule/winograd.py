@@ -82,6 +82,8 @@ def find_site(kernel: Kernel, number: int) -> Site | None:
     around = tuple(p.terms[0][0] for p in alone if p not in summed)
     if len(windows) != 2 or len(found) != len(windows) + len(alone) or len(summed) != 1:
         return None
+    if not isinstance(summed[0].terms[0][0].extent, int):  # sums over a batch are gradients
+        return None
     if any(p.guard for p in alone) or any(w is None for w in windows):
         return None
     rows, columns = windows

@@ -63,7 +63,7 @@ class Gradient:
 
 def find_gradient(kernel: Kernel, number: int) -> Gradient | None:
     """The gradient that a kernel is, where operand `number` is the image; None where it is that of
-    other taps than 3 x 3, of strides, dilation or groups."""
+    other taps than 3 x 3, of strides, dilation or groups, or one whose channels are a batch."""
     (reduction,) = kernel.reductions
     image, result = (reduction.value.args[n] for n in (number, 1 - number))
     found, others = places(image), places(result)
@@ -85,7 +85,8 @@ def find_gradient(kernel: Kernel, number: int) -> Gradient | None:
         return None
     axes = {*filters, channels[0].terms[0][0], rows.terms[1][0], columns.terms[1][0]}
     whole = set(kernel.axes) == axes and set(kernel.reduce_axes) == {*spots, *images}
-    if len(filters) != 1 or not whole:
+    known = all(isinstance(v.extent, int) for v in (channels[0].terms[0][0], *filters))
+    if len(filters) != 1 or not whole or not known:
         return None
     here = (by_var[spots[0]], by_var[spots[1]])
     image_axis = images[0] if images else None
