@@ -42,9 +42,7 @@ class Model(Machine):
         self._programs: dict[tuple[str, Kinds, bool], Program] = {}
         self._definitions: Known = {}
         self._connect()
-        self.runner("forward")
-        if self.blueprint.targets:
-            self.runner(self.main)
+        self.runner(self.main)  # the others when they are first needed
 
     def _part(self, blueprint: Blueprint) -> Model:
         return Model(blueprint, self.state)

@@ -1,4 +1,5 @@
-"""Takes a kernel, gives what one call of it costs: floating-point operations and bytes moved."""
+"""Takes a kernel, gives what one call of it costs: floating-point operations and bytes moved; takes
+statements, gives how much code they are."""
 
 from __future__ import annotations
 
@@ -6,10 +7,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from ir import scalar
+from ir.dependence import scalars
 from ir.index import Var
-from ir.loops import Kernel
+from ir.loops import For, Kernel, Stmt
 from ir.sparse_loops import PairSums, Sweep
 from ir.types import Dim, Extent, multiply
+from nncompiler.schedule.heuristics import cost_of
 
 Cost = list[Any]  # [constant, {symbol: coefficient}]
 
@@ -78,3 +81,16 @@ def _sum(costs: list[Cost]) -> Cost:
         for symbol, coefficient in parts.items():
             terms[symbol] = terms.get(symbol, 0) + coefficient
     return [total, terms]
+
+
+def operations(body: Iterable[Stmt]) -> int:
+    """Instructions of statements, those of loops that are written out as often as they stand."""
+    total = 0
+    for stmt in body:
+        if isinstance(stmt, For):
+            extent = stmt.var.extent
+            times = extent if stmt.kind == "unroll" and isinstance(extent, int) else 1
+            total += times * operations(stmt.body)
+        else:
+            total += sum(cost_of(s) for s in scalar.walk(scalars(stmt)))
+    return total

@@ -39,17 +39,19 @@ CELL = -1  # instead of a buffer's number: where a check leaves its answer
 
 
 def arguments(say: Say, plan: Plan, call: Call, bounds: list[str], name: str) -> str:
-    """The arguments of a call, from the table's pointers (%b0 ...) and the symbols (%s0 ...)."""
+    """The arguments of a call: pointers from the table, loaded here so that they are needed for no
+    longer than the call, and the symbols (%s0 ...)."""
+    for number in numbers(call.buffers):
+        if number != CELL:
+            say(f"{name}.q{number} = getelementptr ptr, ptr %bufs, i64 {number}")
+            say(f"{name}.b{number} = load ptr, ptr {name}.q{number}, align 8")
     buffers = [f"ptr {place}" for place in addresses(say, call.buffers, name)]
     symbols = [f"i64 %s{plan.symbols.index(s)}" for s in call.symbols]
     return ", ".join([*buffers, *symbols, *(f"i64 {b}" for b in bounds)])
 
 
-def load_table(say: Say, plan: Plan, buffers: list[int]) -> None:
-    """Names for the pointers and the symbols."""
-    for number in buffers:
-        say(f"%q{number} = getelementptr ptr, ptr %bufs, i64 {number}")
-        say(f"%b{number} = load ptr, ptr %q{number}, align 8")
+def load_symbols(say: Say, plan: Plan) -> None:
+    """Names for the symbols: %s0 ..."""
     for number in range(len(plan.symbols)):
         say(f"%r{number} = getelementptr i64, ptr %syms, i64 {number}")
         say(f"%s{number} = load i64, ptr %r{number}, align 8")
@@ -155,7 +157,7 @@ def chunk_body(say: Say, plan: Plan, call: Call, spans: Sequence[Span]) -> None:
     split = call.split
     assert split is not None
     say("entry:")
-    load_table(say, plan, numbers(call.buffers))
+    load_symbols(say, plan)
     read_clock(say, len(plan.symbols), spans, call.buffers)
     left = "%number"
     places: dict[int, str] = {}

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 
 from ir.types import DTYPES
 from nncompiler.codegen import deal
-from nncompiler.codegen.deal import CELL, Call
-from nncompiler.codegen.moving import close_loops, numbers, open_loops, start_clock
+from nncompiler.codegen.deal import Call
+from nncompiler.codegen.moving import close_loops, open_loops, start_clock
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.team import can_team, team_text
 from nncompiler.codegen.trial import RECORD, trial_text
@@ -144,11 +144,10 @@ def _begin(
     if flush:
         say("%saved = alloca i32, align 4")
         say("%flushing = alloca i32, align 4")
-    used = numbers([b for c in (*calls, *checks) for b in c.buffers])
-    deal.load_table(say, plan, [b for b in used if b != CELL])
+    deal.load_symbols(say, plan)
     start_clock(say, len(plan.symbols), spans)
     for number, check in enumerate(checks):
-        deal.whole(say, plan, check, "")
+        deal.whole(say, plan, check, f"%check{number}")
         say(f"%found{number} = load i32, ptr %cell, align 4")
         say(f"%bad{number} = icmp ne i32 %found{number}, 0")
         say(f"br i1 %bad{number}, label %fault{number}, label %fine{number}")

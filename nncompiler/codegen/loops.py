@@ -25,11 +25,13 @@ from ir.loops import (
 )
 from ir.scalar import Scalar
 from ir.types import Dim, Extent, i64
+from nncompiler.codegen.costs import operations
 from nncompiler.codegen.emit import Emitter, Value, constant, number_of
 from nncompiler.codegen.scope import Binding
 from nncompiler.codegen.streams import Streams
 from nncompiler.codegen.sums import Sums, accumulated, scalars_of
 
+LONG_BODY = 64  # operations; a longer body is not written a second time for the last lanes
 REDUCTION_CHAINS = 4  # independent sums that hide the latency of an addition
 MANY_SUMS = 5  # as many of them in one loop hide it from each other
 
@@ -128,14 +130,23 @@ class Loops(Sums, ABC):
             stop = self._whole(end, lanes * chains)
             self._vectors(stmt, start, stop, chains)
             start = stop
-        stop = end if _is_multiple(var.extent, lanes) else self._whole(end, lanes)
-        self._vectors(stmt, start, stop, 1)
+        is_whole = _is_multiple(var.extent, lanes)
+        once = not (is_whole or carried) and self._is_written_once(stmt.body)
+        stop = end if is_whole or once else self._whole(end, lanes)
+        self._vectors(stmt, start, stop, 1, masked=once)
         self.streams.leave()
         if stop is not end:
             self._tail(stmt, stop, end)
 
-    def _vectors(self, stmt: For, start: Value, stop: Value, chains: int) -> None:
-        """Whole vectors from `start` to `stop`, `chains` of them at once.
+    def _is_written_once(self, body: Sequence[Stmt]) -> bool:
+        """Is it better to mask every vector than to write the code for the last one again?"""
+        is_stream = self.streams.read or self.streams.written
+        return self.e.target.has_masks and not is_stream and operations(body) > LONG_BODY
+
+    def _vectors(
+        self, stmt: For, start: Value, stop: Value, chains: int, masked: bool = False
+    ) -> None:
+        """Vectors from `start` to `stop`, `chains` of them at once, all of them whole or masked.
 
         Of a loop of unknown length what does not depend on it is computed where it is entered: a
         short batch, which never gets there, does not keep those values from the registers.
@@ -143,7 +154,7 @@ class Loops(Sums, ABC):
         step = stmt.step * chains
 
         def run() -> None:
-            self._run(stmt.var, start, stop, step, [stmt.body] * chains, stmt.step)
+            self._run(stmt.var, start, stop, step, [stmt.body] * chains, stmt.step, masked)
 
         def enter() -> None:
             self.hoist(stmt.body)
@@ -209,8 +220,10 @@ class Loops(Sums, ABC):
         step: int,
         bodies: list[tuple[Stmt, ...]],
         lanes: int = 1,
+        masked: bool = False,
     ) -> None:
-        """for var in start .. stop: the bodies, each `lanes` further on, with sums of their own."""
+        """for var in start .. stop: the bodies, each `lanes` further on, with sums of their own;
+        masked, lanes beyond the end do nothing."""
         names = [n for n in accumulated(bodies[0]) if n in self.accumulators]
         chains = len(bodies)
         carried: list[Value] = []
@@ -225,7 +238,9 @@ class Loops(Sums, ABC):
                 for number, name in enumerate(names):
                     self.accumulators[name].value = now[number * chains + chain]
                 base = self.e.add(i, constant(chain * lanes, i64))
-                with self.bound(var, Binding(base, lanes)):
+                left = self.e.sub(stop, base) if masked else None
+                mask = self.e.lane_mask(left, lanes) if left else None
+                with self.bound(var, Binding(base, lanes, mask, left)):
                     self.block(statements_)
                 for number, name in enumerate(names):
                     now[number * chains + chain] = self.accumulators[name].value

@@ -92,16 +92,16 @@ def _tell(say: Say, number: int, span: Span) -> None:
 
 
 def addresses(say: Say, arguments: Sequence[Argument], name: str) -> list[str]:
-    """Where the arguments of a call lie now, from the pointers %b0 ...; -1 is %cell."""
+    """Where the arguments of a call lie now, from the pointers NAME.b0 ...; -1 is %cell."""
     found = []
     for place, argument in enumerate(arguments):
         if isinstance(argument, int):
-            found.append(f"%b{argument}" if argument >= 0 else "%cell")
+            found.append(f"{name}.b{argument}" if argument >= 0 else "%cell")
             continue
-        now = f"%b{argument.buffers[0]}"
+        now = f"{name}.b{argument.buffers[0]}"
         if argument.swap:
             span, new = argument.swap
-            last, other = (f"ptr %b{b}" for b in argument.buffers)
+            last, other = (f"ptr {name}.b{b}" for b in argument.buffers)
             places = f"{last}, {other}" if new else f"{other}, {last}"
             now = f"{name}.p{place}"
             say(f"{now} = select i1 %odd{span}, {places}")
