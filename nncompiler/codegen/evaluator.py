@@ -289,7 +289,9 @@ class EvaluatorCode:
 
         sums = self.w.loop(edge, stop, 1, [zero for _ in each], one)
         for v, total in enumerate(sums):
-            self._put(self.e.add(total, self.e.splat(bias, lanes)), self._state(slot, v))
+            value = self.e.add(total, self.e.splat(bias, lanes))
+            # of a single row a whole vector, so that the formula's load finds it in one store
+            self._put(self.e.splat(value, self.lanes), self._state(slot, v))
         self.pitch = pitch
 
     def _by_vectors(
