@@ -19,7 +19,8 @@ import ctypes, math, mmap, sys
 import numpy as np
 import nncompiler as nnc
 import nncompiler.programs, runtime.buffers, runtime.frame, runtime.state
-from tests.nncompiler.test_population import layered, small
+from tests.nncompiler.test_population import layered
+from tests.nncompiler.test_population_errors import small
 import networkx as nx
 
 PAGE = mmap.PAGESIZE
