@@ -1,4 +1,4 @@
-"""What is wrong with one graph of a population, or with its data, is said with the graph's number."""
+"""What is wrong with a graph of a population, or with data, is said with the graph's number."""
 
 from __future__ import annotations
 
