@@ -27,6 +27,7 @@ FUNCTIONS: dict[str, Any] = {
     "softplus": lambda x: np.logaddexp(0, x),
     "max": lambda *x: np.maximum.reduce(np.broadcast_arrays(*x)),
     "min": lambda *x: np.minimum.reduce(np.broadcast_arrays(*x)),
+    "median": lambda *x: np.median(np.broadcast_arrays(*x), 0),
     "mean_n": lambda x: np.mean(x),
     "truth": lambda x: np.asarray(x, float),
     "choose": lambda c, a, b: np.where(c, a, b),

@@ -125,7 +125,8 @@ class Neurons:
     def _aggregate(self, neuron: Neuron, terms: list[Node]) -> Node:
         """m_3 = max(w13 z_1, w23 z_2), and what stands for it"""
         m = self._lane("aggregate", "m", neuron.node)
-        match neuron.aggregation:
+        aggregation = neuron.aggregation if len(terms) > 1 else "product"  # of one: itself
+        match aggregation:
             case "product":
                 self.tape.define(m, reduce(ops.mul, terms))
             case "mean":
@@ -135,11 +136,17 @@ class Neurons:
                 function, pair = (ops.min, ops.minimum) if name == "min" else (ops.max, ops.maximum)
                 self.tape.define(m, reduce(pair, terms), function(ops.stack(terms, 1), 1))
             case _:
-                self.tape.define(m, self._median(neuron, terms))
+                low, high = self._middle(neuron, terms)
+                value = _equal_to(low, terms)
+                if low is not high:
+                    value = 0.5 * (value + _equal_to(high, terms))
+                self.tape.define(m, value)
+                self.calls[value] = Call("median", tuple(terms))
         return m
 
-    def _median(self, neuron: Neuron, terms: list[Node]) -> Node:
-        """The middle of values that the network sorts: every exchange is two definitions."""
+    def _middle(self, neuron: Neuron, terms: list[Node]) -> tuple[Node, Node]:
+        """The one or two in the middle of the terms put in order; every exchange is two
+        definitions."""
         node, count = neuron.node, len(terms)
         middle = {count // 2, (count - 1) // 2}
         wires = list(terms)
@@ -150,12 +157,8 @@ class Neurons:
                 number += 1
                 wire = self._lane("sorted", "s", node, number)
                 self.tape.define(wire, function(*pair))
-                symbol = of_node("gamma", node, number)
-                meaning = derivative("L_n", self.tape.names[wire])
-                self.tape.call_adjoint(wire, symbol, meaning)
                 wires[place] = wire
-        low, high = wires[min(middle)], wires[max(middle)]
-        return low if low is high else 0.5 * (low + high)
+        return wires[min(middle)], wires[max(middle)]
 
     # ------------------------------------------------------------------ loss
 
@@ -218,6 +221,13 @@ class Neurons:
             self.tape.define(p, ops.exp(end) / total)
             found.append(p)
         return found, top
+
+
+def _equal_to(value: Node, terms: list[Node]) -> Node:
+    """That value as the mean of all terms that equal it, which share its derivative evenly."""
+    hits = [ops.eq(term, value) for term in terms]
+    found = [ops.where(hit, term, 0.0) for hit, term in zip(hits, terms, strict=True)]
+    return reduce(ops.add, found) / reduce(ops.add, [ops.cast(h, value.dtype) for h in hits])
 
 
 def _needed(pairs: Sequence[tuple[int, int]], wanted: set[int]) -> list[tuple[int, int]]:
