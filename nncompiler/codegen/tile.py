@@ -44,7 +44,7 @@ class _Tiles(Blocks):
         """All blocks of columns; a batch of one runs through wider ones, which memory likes more:
         it is bound by the stream of the right operand."""
         t, e = self.t, self.e
-        wide = single_row_vectors(t)
+        wide = single_row_vectors(t, e.target.registers)
         if wide == t.vectors:
             self.blocks(t.vectors, t.rows)
             return
@@ -182,6 +182,7 @@ class _Tiles(Blocks):
         right = self.pointer(t.rhs, at)
         row_step = t.lhs.index.coefficient(t.m)
         is_packed = row_step is None
+        is_padded = t.rhs.index.coefficient(t.n) is None  # packed: blocks of columns are whole
         if row_step is None:
             row_step = 1  # the rows of a block lie next to each other
         left_step = t.lhs.index.coefficient(axis) or 0
@@ -193,7 +194,7 @@ class _Tiles(Blocks):
             for v in range(vectors):
                 offset = step * right_step + v * t.lanes
                 pointer = e.address(right, offset, self.dtype)
-                if mask is not None and v == vectors - 1:
+                if mask is not None and v == vectors - 1 and not is_padded:
                     zero = constant(0, self.dtype, t.lanes)
                     columns.append(e.masked_load(pointer, self.dtype, mask, fill=zero))
                 else:

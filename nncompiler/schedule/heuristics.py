@@ -31,7 +31,6 @@ CHEAP_COST, DEAR_COST, DIVIDE_COST = 1, 14, 3
 HORIZONTAL_COST = 20  # combining the lanes of one vector
 # When a contiguous operand is packed all the same: bytes in all, bytes of a row, times it is read.
 LARGE, LONG, REUSED = 1 << 19, 1 << 11, 256
-SINGLE_ROW = 8  # vectors of a tile with one row
 LARGE_TILE = 16  # vectors of sums that need little unrolling: their code is long enough
 LONG_SLICE = 256  # summed elements between two additions to partial sums in memory
 MANY_SLICES, REREAD = 2, 32  # slices pay from this many on, and where so many rows read a column
@@ -205,21 +204,27 @@ def tile_shape(rows: Dim, columns: int, lanes: int, registers: int) -> tuple[int
     """(vectors, rows) of a register tile: rows * vectors accumulators, `vectors` of the right
     operand and one broadcast must fit. Wide tiles read the left operand less often."""
     needed = max(1, -(-columns // lanes))
-    widest = (8 if rows == 1 else 4) if registers >= 32 else 2
+    widest = (_single_row(registers) if rows == 1 else 4) if registers >= 32 else 2
     if isinstance(rows, Extent):
         widest = min(widest, 3)  # 8 x 2 and 8 x 3 read the right operand half as often as 4 x 4
     vectors = min(needed, widest)
     if needed > widest:
         # fewest wasted vectors in the last tile, wide tiles first
         vectors = min(range(widest, 1, -1), key=lambda v: (-needed % v, -v))
-    height = max(1, min((registers - 2 - vectors) // vectors, 12))
+    spare = 2 if registers < 32 else 4  # for what the next step reads meanwhile
+    height = max(1, min((registers - spare - vectors) // vectors, 12))
     if isinstance(rows, Extent):
         # batches are powers of two more often than not: a height that divides them
         height = 2 ** (height.bit_length() - 1)
     return vectors, height
 
 
-def single_row_vectors(tile: Tile) -> int:
+def _single_row(registers: int) -> int:
+    """How many vectors one row sums at a time: half of all keep long stretches of memory busy."""
+    return registers // 2
+
+
+def single_row_vectors(tile: Tile, registers: int) -> int:
     """How many vectors of columns a tile takes at once where a batch turns out to have one row: as
     many as fit, but a multiple of those that it takes otherwise, where there are more blocks."""
     assert isinstance(tile.n.extent, int)
@@ -227,7 +232,8 @@ def single_row_vectors(tile: Tile) -> int:
     contiguous = tile.rhs.index.coefficient(tile.n) == 1  # not packed into blocks
     if isinstance(tile.m.extent, int) or needed <= tile.vectors or not contiguous:
         return tile.vectors
-    return needed if needed <= SINGLE_ROW else SINGLE_ROW // tile.vectors * tile.vectors
+    most = _single_row(registers)
+    return needed if needed <= most else most // tile.vectors * tile.vectors
 
 
 def tile_rows(m: Dim, height: int, *, stream: bool = False) -> tuple[int, ...]:

@@ -52,7 +52,7 @@ def partial_loops(kernel: Kernel, target: Target) -> tuple[Kernel, Function] | N
     sums = row_loops(first)
     last = _sum_of_all(kernel, piece, rest, kernel_lanes(kernel, target))
     symbols = {v.extent.symbol for v in kernel.reduce_axes if isinstance(v.extent, Extent)}
-    found = choose(list(nest_of(sums.body[0])), cost_of_rows(first), symbols)
+    found = choose(list(nest_of(sums.body[0], target)), cost_of_rows(first), symbols)
     function = Function(
         kernel.label,
         kernel.buffers,

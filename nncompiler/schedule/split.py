@@ -55,7 +55,7 @@ def split_stages(kernel: Kernel, function: Function, target: Target) -> tuple[Ke
     if not all(isinstance(stmt, (For, Tile, Transpose)) for stmt in function.body):
         return kernel, function  # values pass from statement to statement
     found = [
-        choose(list(nest_of(stmt)), _cost(kernel, stmt, target), _symbols(stmt))
+        choose(list(nest_of(stmt, target)), _cost(kernel, stmt, target), _symbols(stmt))
         for stmt in function.body
         if not any(isinstance(s, StoreRow) for s in statements([stmt]))
     ]
@@ -91,17 +91,20 @@ def choose(axes: list[Axis], cost: float, symbols: set[str]) -> Split | None:
     return Split(tuple(chosen), least)
 
 
-def nest_of(stmt: Stmt) -> Iterator[Axis]:
+def nest_of(stmt: Stmt, target: Target) -> Iterator[Axis]:
     """Loops of a stage whose passes may run in any order, each the only statement of the last."""
     match stmt:
         case For(kind="ordered", body=(only,)):
-            yield from nest_of(only)
+            yield from nest_of(only, target)
         case For(var=var, kind="serial" | "parallel" | "vector", step=step, body=body):
             yield var, step
             if len(body) == 1:
-                yield from nest_of(body[0])
+                yield from nest_of(body[0], target)
         case Tile(m=m, n=n, rows=rows, lanes=lanes):
-            yield n, stmt.columns if stmt.dot else single_row_vectors(stmt) * lanes
+            yield (
+                n,
+                stmt.columns if stmt.dot else single_row_vectors(stmt, target.registers) * lanes,
+            )
             if _fills(rows, m.extent):
                 yield m, rows[0]
         case Transpose(row=row, column=column, lanes=lanes):

@@ -17,8 +17,10 @@ from nncompiler.pipeline import lower_graph
 SPILL = re.compile(r"[xyz]mm\d.*%rsp|%rsp.*[xyz]mm\d|\b[qv]\d+.*\[sp")
 SQUARE = ((64, 64, 64), (1024, 1024, 1024))
 ODD = (("batch", 64, 128), (100, 50, 32))
+WIDE = ((1, 64, 1000), (17, 300, 1000), (1000, 1000, 1000), ("batch", 300, 1000))
 # On the last two targets odd shapes keep one or two vectors on the stack between their loops.
 CASES = [(t, s) for t in ("avx512", "avx2") for s in (*SQUARE, *ODD)]
+CASES += [("avx512", s) for s in WIDE]
 CASES += [(t, s) for t in ("sse", "neon") for s in SQUARE]
 
 
