@@ -26,6 +26,7 @@ def compile(
     loss_weights: Mapping[str, float] | None = None,
     objectives: Mapping[str, Objective] | None = None,
     outputs: str | Sequence[Any] | None = None,
+    recurrent: bool | str = False,
     seed: int = 0,
     dtype: Any = "float32",
     options: Options | None = None,
@@ -42,6 +43,10 @@ def compile(
     objectives   nnc.Objective(...) by name instead of loss and optimizer: each is trained on its
                  own part of the graph, by `model.objectives[name].step(x, t)`, fit ...
     outputs      names of nodes; all sinks where it is None
+    recurrent    True: a graph of neurons that may have cycles, on data (batch, time, inputs) ->
+                 (batch, time, outputs); "last": -> (batch, outputs) of the last time. An edge that
+                 closes a cycle brings what its neuron gave one time before (0 before the first),
+                 one with the attribute `delay=k` what it gave k times before
     seed         of the first parameters, of shuffles and of dropout; a non-negative int
     dtype        of parameters and values: "float32" or "float64"; data are cast to it
     options      threads, cache, winograd, debug: see nnc.Options
@@ -57,6 +62,7 @@ def compile(
         loss_weights=loss_weights,
         objectives=dict(objectives or {}),
         outputs=outputs,
+        recurrent=recurrent,
         seed=seed,
         dtype=dtype,
         options=Options() if options is None else options,

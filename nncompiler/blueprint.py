@@ -1,12 +1,13 @@
 """Takes a networkx graph and settings, gives the graphs of a model for every kind of data.
 
-Class numbers and dense targets, with and without sample weights, need graphs of their own; they are
-made when first asked for. A model and its NumPy reference share one blueprint.
+Class numbers and dense targets, with and without sample weights, and every number of times that
+data have, need graphs of their own; they are made when first asked for. A model and its NumPy
+reference share one blueprint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from nncompiler.frontend.goals import make_objective
 from nncompiler.frontend.losses import DENSE, LABELS
 from nncompiler.frontend.network import read_network
 from nncompiler.frontend.objective import SAMPLE_WEIGHT, Objective, kinds_of
+from nncompiler.frontend.site import Network, Times
 from nncompiler.portions import fixed_rows
 from nncompiler.settings import Settings
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 Kinds = tuple[tuple[str, str], ...]
+TIME = ""  # instead of an output's name: of how many times the data of a recurrent network are
+TIMES = 8  # as long as no data have said so
 
 
 class Blueprint:
@@ -34,33 +38,65 @@ class Blueprint:
     def __init__(self, source: nx.DiGraph[Any], settings: Settings) -> None:
         self.source = source.copy() if hasattr(source, "copy") else source
         self.settings = settings
-        self.network = read_network(
-            self.source,
-            dtype=settings.real,
-            outputs=settings.outputs,
-            initializer=settings.initializer,
-        )
+        self._networks: dict[int, Network] = {}
+        self.network = self._network(TIMES)
         self._objectives: dict[tuple[Kinds, bool], Objective] = {}
         plain = self._make({}, False)
-        self.kinds: Kinds = tuple(
+        kinds = [
             (name, LABELS if loss.takes_labels and loss.logits else DENSE)
             for name, loss in plain.losses.items()
-        )
+        ]
+        self.kinds: Kinds = self._at_times(kinds, TIMES)
         self.objective = self.find(self.kinds, False)
         self.inputs = tuple(self.network.inputs)
         self.rows = fixed_rows(self.network.inputs.values())
         self.outputs = tuple(self.objective.inference.outputs)
         self.targets = {name: t.id for name, t in self.objective.targets.items()}
 
+    def _network(self, times: int) -> Network:
+        """The network on data of so many times, where they have any."""
+        if times not in self._networks:
+            s = self.settings
+            self._networks[times] = read_network(
+                self.source,
+                dtype=s.real,
+                outputs=s.outputs,
+                initializer=s.initializer,
+                times=Times(times, s.recurrent == "last") if s.recurrent else None,
+            )
+        return self._networks[times]
+
+    def _at_times(self, kinds: Iterable[tuple[str, str]], times: int) -> Kinds:
+        plain = tuple((name, kind) for name, kind in kinds if name != TIME)
+        return (*plain, (TIME, str(times))) if self.settings.recurrent else plain
+
+    def kinds_at(self, inputs: Mapping[str, Any]) -> Kinds:
+        """The usual kinds of targets, for as many times as the inputs have."""
+        if not self.settings.recurrent:
+            return self.kinds
+        return self._at_times(self.kinds, self._times_of(inputs))
+
+    def _times_of(self, inputs: Mapping[str, Any]) -> int:
+        """ValueError where data that have to have times have none."""
+        if not self.settings.recurrent:
+            return TIMES
+        ((name, node),) = self.network.inputs.items()
+        shape = np.shape(inputs[name])
+        if len(shape) != 3 or shape[2] != node.shape[2] or not shape[1]:
+            wanted = f"(batch, time, {node.shape[2]})"
+            raise ValueError(f"input '{name}': expected shape {wanted}, got {shape}")
+        return int(shape[1])
+
     def _make(self, kinds: Mapping[str, str], weighted: bool) -> Objective:
         s = self.settings
+        plain = dict(kinds)
         return make_objective(
-            self.network,
+            self._network(int(plain.pop(TIME, TIMES))),
             loss=s.loss,
             optimizer=s.optimizer,
             regularizer=s.regularizer,
             metrics=s.metrics,
-            kinds=kinds,
+            kinds=plain,
             weighted=weighted,
             loss_weights=s.loss_weights,
             trained=s.trained,
@@ -82,7 +118,7 @@ class Blueprint:
         if name != "forward_training":
             return objective.graph(name)
         built = objective.training
-        data = tuple(self.network.inputs.values())
+        data = tuple(objective.network.inputs.values())
         found = Graph(name, (), built.outputs).nodes
         others = tuple(n for n in found if n.op.name == "input" and n not in data)
         names = {n: t for n, t in built.names.items() if n in set(found)}
@@ -121,7 +157,8 @@ class Blueprint:
             name: (data[id].dtype.kind in "iu", data[id].ndim) for name, id in self.targets.items()
         }
         found = kinds_of(self.objective, forms)
-        return tuple((name, self._kind(name, found[name], forms[name][1])) for name in found)
+        kinds = [(name, self._kind(name, found[name], forms[name][1])) for name in found]
+        return self._at_times(kinds, self._times_of(data))
 
     def _kind(self, name: str, found: str, rank: int) -> str:
         """The default kind where the data fit neither, so that the error names what is expected."""

@@ -64,6 +64,7 @@ class Machine(ABC):
         }
         self._runners: dict[tuple[str, Kinds, bool], Runner] = {}
         self._stepper: Runner | None = None  # what made the last step
+        self._last_forward: Runner | None = None
         self._views = blueprint.network.views
         self._parameters = self._view_parameters()
 
@@ -86,7 +87,7 @@ class Machine(ABC):
 
     def runner(self, name: str, kinds: Kinds | None = None, weighted: bool = False) -> Runner:
         """What runs the graph of that name for such targets; made when first needed."""
-        if kinds is None or name in ("forward", "forward_training", "update"):
+        if kinds is None or name == "update":
             kinds, weighted = self.blueprint.kinds, False
         key = (name, kinds, weighted)
         if key not in self._runners:
@@ -204,15 +205,20 @@ class Machine(ABC):
         x is an array of the input's shape (a dict by name or a tuple where there are several);
         with `training` dropout is active and batch norm uses the batch.
         """
-        run = self.runner("forward_training" if training else "forward")
-        return self._shape_outputs(run(self.blueprint.name_inputs(x)))
+        inputs = self.blueprint.name_inputs(x)
+        run = self._forwarder("forward_training" if training else "forward", inputs)
+        return self._shape_outputs(run(inputs))
+
+    def _forwarder(self, name: str, inputs: Mapping[str, Any]) -> Runner:
+        self._last_forward = self.runner(name, self.blueprint.kinds_at(inputs))
+        return self._last_forward
 
     def predict(self, x: Any, batch_size: int | None = None) -> Any:
         """The outputs, computed in batches of that size."""
         if batch_size is None and self.blueprint.rows is None:
             return self.forward(x)
         data = {k: np.asarray(v) for k, v in self.blueprint.name_inputs(x).items()}
-        run = self.runner("forward")
+        run = self._forwarder("forward", data)
         size = batch_rows(rows_of(data), batch_size, self.blueprint.rows)
         parts = [run(part) for part in portions(data, size)] or [run(data)]
         names = self.blueprint.outputs

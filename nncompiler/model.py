@@ -42,7 +42,8 @@ class Model(Machine):
         self._programs: dict[tuple[str, Kinds, bool], Program] = {}
         self._definitions: Known = {}
         self._connect()
-        self.runner(self.main)  # the others when they are first needed
+        if not self.settings.recurrent:  # else compiled for the times that data have
+            self.runner(self.main)  # the others when they are first needed
 
     def _part(self, blueprint: Blueprint) -> Model:
         return Model(blueprint, self.state)
@@ -102,7 +103,7 @@ class Model(Machine):
     def _forward_route(self) -> Route:
         outputs = self.blueprint.outputs
         name = outputs[0] if len(outputs) == 1 else None
-        session: Any = self.runner("forward")
+        session: Any = self._last_forward
         return Route(session, self.blueprint.inputs, name, casts=True, shape=self._shape_outputs)
 
     def _step_route(self) -> Route:
@@ -130,7 +131,7 @@ class Model(Machine):
         """
         if t is None:
             inputs = self.blueprint.name_inputs(x)
-            session: Any = self.runner("forward")
+            session: Any = self._forwarder("forward", inputs)
         else:
             inputs = self.blueprint.pack(x, t, sample_weight)
             session = self._runner_for(self.main, inputs)
@@ -235,6 +236,8 @@ class Model(Machine):
         """
         from nncompiler.explain.answer import explain  # for people, not for training
 
+        if self.settings.recurrent:
+            raise ValueError("explain does not write derivatives through time (recurrent=True)")
         return explain(self, what, targets, self._definitions)
 
     def profile(self, x: Any, t: Any = None, repeats: int = 20) -> ProfileTable:
@@ -246,9 +249,10 @@ class Model(Machine):
         from nncompiler.roofline import profile_table  # needs the code generator
 
         if t is None:
-            session: Any = self.runner("forward")
+            inputs = self.blueprint.name_inputs(x)
+            session: Any = self._forwarder("forward", inputs)
             return profile_table(
-                session.profile(self.blueprint.name_inputs(x), repeats),
+                session.profile(inputs, repeats),
                 self.blueprint.settings.real,
             )
         data = self.blueprint.pack(x, t)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nncompiler.frontend.delays import find_delays
 from nncompiler.frontend.wiring import read_ends
 from nncompiler.model import Model
 
@@ -35,7 +36,10 @@ def prune(
         gone = edges[: round(share * len(edges))]
     else:
         gone = [e for e in edges if threshold is not None and e[0] < threshold]
-    g.graph["inputs"], g.graph["outputs"] = read_ends(g, model.settings.outputs)
+    delays = find_delays(g) if model.settings.recurrent else {}
+    for edge, delay in delays.items():  # whatever cycles are left
+        g.edges[edge]["delay"] = delay
+    g.graph["inputs"], g.graph["outputs"] = read_ends(g, model.settings.outputs, delays)
     g.remove_edges_from([(u, v) for *_, u, v in gone])
     kept = {*g.graph["inputs"], *g.graph["outputs"]}
     waiting = list(g.graph["outputs"])

@@ -52,8 +52,12 @@ class Settings:
     objectives: Mapping[str, Objective] = field(default_factory=dict)
     trained: tuple[str, ...] = ("*",)
     prefix: str = ""
+    recurrent: bool | str = False
 
     def __post_init__(self) -> None:
+        if self.recurrent not in (True, False, "last"):
+            message = f"recurrent is True, False or 'last', not {self.recurrent!r}"
+            raise CompileError(message, stage="api")
         if not isinstance(self.options, Options):
             raise TypeError(f"options must be nnc.Options(...), not {type(self.options).__name__}")
         object.__setattr__(self, "seed", check_seed(self.seed))

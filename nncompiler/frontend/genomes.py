@@ -18,10 +18,10 @@ from ir.ops import formula
 from ir.types import DType
 from nncompiler.errors import CompileError
 from nncompiler.frontend.activations import ACTIVATIONS, ROW_WISE, make_activation
-from nncompiler.frontend.graphs import check_acyclic, check_directed, check_names, fail
+from nncompiler.frontend.graphs import check_acyclic, check_directed, check_names, fail, order
 from nncompiler.frontend.neat import from_neat, read_genes
 from nncompiler.frontend.packing import check_shared
-from nncompiler.frontend.wiring import AGGREGATIONS, ALIASES, order, read_wiring
+from nncompiler.frontend.wiring import AGGREGATIONS, ALIASES, read_wiring
 
 PLAIN = frozenset({"activation", "bias", "aggregation"})
 KINDS = {name: number for number, name in enumerate(AGGREGATIONS)}

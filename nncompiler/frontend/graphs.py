@@ -5,7 +5,7 @@ networkx takes as long to import as NumPy, so it is not loaded before there is a
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from nncompiler.errors import CompileError
@@ -45,7 +45,7 @@ def check_names(graph: nx.DiGraph[Any]) -> None:
         seen[name] = node
 
 
-def check_acyclic(graph: nx.DiGraph[Any]) -> None:
+def check_acyclic(graph: nx.DiGraph[Any], hint: str = "remove one of its edges") -> None:
     """CompileError that names the cycle, if there is one."""
     import networkx as nx
 
@@ -54,7 +54,7 @@ def check_acyclic(graph: nx.DiGraph[Any]) -> None:
     edges = nx.find_cycle(graph)
     path = [str(edge[0]) for edge in edges]
     text = " -> ".join([*path, path[0]])
-    raise fail(f"the graph has a cycle: {text}", node=path[0], hint="remove one of its edges")
+    raise fail(f"the graph has a cycle: {text}", node=path[0], hint=hint)
 
 
 def output_nodes(
@@ -91,8 +91,20 @@ def chosen_outputs(
     return [by_name[str(n)] for n in chosen]
 
 
-def needed_nodes(graph: nx.DiGraph[Any], wanted: Iterable[Hashable]) -> list[Hashable]:
-    """The wanted nodes and all that they depend on, every one after its predecessors."""
+def order(node: Hashable) -> tuple[int, int, str]:
+    """Where a neuron stands among others, whatever the order in which they were added."""
+    if isinstance(node, int) and not isinstance(node, bool):
+        return 0, node, ""
+    return 1, 0, str(node)
+
+
+def needed_nodes(
+    graph: nx.DiGraph[Any],
+    wanted: Iterable[Hashable],
+    delayed: Collection[tuple[Hashable, Hashable]] = (),
+) -> list[Hashable]:
+    """The wanted nodes and all that they depend on, every one after its predecessors (but for the
+    ends of delayed edges)."""
     import networkx as nx
 
     needed = set(wanted)
@@ -101,4 +113,9 @@ def needed_nodes(graph: nx.DiGraph[Any], wanted: Iterable[Hashable]) -> list[Has
         found = set(graph.predecessors(waiting.pop())) - needed
         waiting.extend(found)
         needed |= found
+    if delayed:
+        now = nx.DiGraph()
+        now.add_nodes_from(graph)
+        now.add_edges_from(edge for edge in graph.edges() if edge not in delayed)
+        graph = now
     return [node for node in nx.topological_sort(graph) if node in needed]

@@ -16,7 +16,8 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from nncompiler.frontend.wiring import Wiring, order
+from nncompiler.frontend.graphs import order
+from nncompiler.frontend.wiring import Wiring
 
 DENSE_WEIGHTS, DENSE_MEMBERS = 64, 4  # a smaller group is no layer of its own
 FEW_LAYERS = 8  # a network of so many layers is dense however small these are
@@ -60,7 +61,7 @@ def lift(wiring: Wiring) -> list[Block]:
         parts.append((stage[first], 1, wiring.depth[first], kind, members))
     parts += [(number, 0, 0, SPARSE, members) for number, members in rest.items()]
     parts.sort(key=lambda p: (p[:3], [order(n) for n in p[4]][:1], p[3]))
-    place: dict[Hashable, tuple[int, int]] = {n: (-1, i) for i, n in enumerate(wiring.inputs)}
+    place: dict[Hashable, tuple[int, int]] = {n: (-1, i) for i, n in enumerate(wiring.given)}
     blocks: list[Block] = []
     numbers = {"layer": 0, "sparse": 0}
     for number, (*_, kind, nodes) in enumerate(parts):
@@ -115,8 +116,8 @@ def _is_large(members: int, weights: int) -> bool:
 
 def _is_layered(wiring: Wiring, groups: Iterable[list[Hashable]]) -> bool:
     """Are all predecessors of every group whole groups (or all inputs)?"""
-    owner: dict[Hashable, int] = dict.fromkeys(wiring.inputs, -1)
-    size = {-1: len(wiring.inputs)}
+    owner: dict[Hashable, int] = dict.fromkeys(wiring.given, -1)
+    size = {-1: len(wiring.given)}
     groups = list(groups)
     for number, members in enumerate(groups):
         owner |= dict.fromkeys(members, number)
@@ -148,7 +149,7 @@ def _stages(
     wiring: Wiring, groups: list[tuple[str, list[Hashable]]], unit: dict[Hashable, int]
 ) -> dict[Hashable, int]:
     """How many times computation has to change from groups back to single neurons before each."""
-    stage: dict[Hashable, int] = dict.fromkeys(wiring.inputs, 0)
+    stage: dict[Hashable, int] = dict.fromkeys(wiring.given, 0)
     by_depth = sorted(wiring.neurons, key=wiring.depth.__getitem__)
     needs: dict[int, int] = {}
     for _, nodes in groupby(by_depth, wiring.depth.__getitem__):

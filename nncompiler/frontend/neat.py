@@ -1,4 +1,4 @@
-"""Takes a genome and configuration of neat-python, gives its feed-forward network as a graph.
+"""Takes a genome and configuration of neat-python, gives its network as a graph.
 
 Only their attributes are read, so neat-python itself is not needed.
 """
@@ -48,8 +48,10 @@ class Gene(NamedTuple):
     weights: list[float]
 
 
-def from_neat(genome: Any, config: Any) -> nx.DiGraph[Any]:
-    """The graph of what `neat.nn.FeedForwardNetwork.create(genome, config)` computes.
+def from_neat(genome: Any, config: Any, *, recurrent: bool = False) -> nx.DiGraph[Any]:
+    """The graph of what `neat.nn.FeedForwardNetwork.create(genome, config)` computes; `recurrent`:
+    of RecurrentNetwork, to be compiled with `recurrent=True`, where neurons see each other as they
+    were at the time before, and those without connections give 0.
 
     Nodes have neat-python's keys; a node's response is multiplied into its weights. CompileError
     for functions that have no counterpart, and (when compiled) for cycles.
@@ -58,11 +60,16 @@ def from_neat(genome: Any, config: Any) -> nx.DiGraph[Any]:
     g: nx.DiGraph[Any] = nx.DiGraph(inputs=list(keys.input_keys), outputs=list(keys.output_keys))
     g.add_nodes_from(keys.input_keys)
     for gene in read_genes(genome, config):
+        if recurrent and not gene.sources:
+            g.add_node(gene.key, bias=0.0, trainable=False)
+            continue
         g.add_node(
             gene.key, activation=gene.activation, bias=gene.bias, aggregation=gene.aggregation
         )
         for source, weight in zip(gene.sources, gene.weights, strict=True):
             g.add_edge(source, gene.key, weight=weight)
+            if recurrent and source not in keys.input_keys:
+                g.edges[source, gene.key]["delay"] = 1
     return g
 
 

@@ -21,10 +21,12 @@ from nncompiler.frontend.graphs import (
 from nncompiler.frontend.initializers import Initializer, make_initializer
 from nncompiler.frontend.kinds import REQUIRED, Kind
 from nncompiler.frontend.names import suggest
-from nncompiler.frontend.site import Built, Layer, Network, Program, Site
+from nncompiler.frontend.site import Built, Layer, Network, Program, Site, Times
 
 if TYPE_CHECKING:
     import networkx as nx
+
+CYCLE = "remove one of its edges, or compile with recurrent=True for data (batch, time, inputs)"
 
 
 def read_network(
@@ -33,15 +35,19 @@ def read_network(
     dtype: DType | str = "float32",
     outputs: Sequence[Hashable] | None = None,
     initializer: object = "glorot_uniform",
+    times: Times | None = None,
 ) -> Network:
-    """The network of a layer graph (every node has `op`) or of a neuron graph (none has).
+    """The network of a layer graph (every node has `op`) or of a neuron graph (none has), the
+    latter on data with `times`.
 
     Raises CompileError naming the node for whatever does not fit; TypeError for another kind of
     object.
     """
     check_directed(graph)
     check_names(graph)
-    check_acyclic(graph)
+    layers = [n for n, attrs in graph.nodes(data=True) if "op" in attrs]
+    if times is None:
+        check_acyclic(graph, *(() if layers else (CYCLE,)))
     try:
         drawn = make_initializer(initializer)
         kind_of_number = dtype_of(dtype)
@@ -49,11 +55,15 @@ def read_network(
         raise fail(str(error)) from error
     if not kind_of_number.is_float:
         raise fail(f"the model's dtype has to be float32 or float64, not {kind_of_number.numpy}")
-    layers = [n for n, attrs in graph.nodes(data=True) if "op" in attrs]
     if not layers:
         from nncompiler.frontend.neurons import read_neurons  # layer graphs start without
 
-        return read_neurons(graph, dtype=kind_of_number, outputs=outputs, initializer=drawn)
+        return read_neurons(
+            graph, dtype=kind_of_number, outputs=outputs, initializer=drawn, times=times
+        )
+    if times is not None:
+        hint = "layers over time are rnn, lstm and gru"
+        raise fail("recurrent= is for graphs of neurons", node=layers[0], hint=hint)
     for node, attrs in graph.nodes(data=True):
         if "op" not in attrs:
             raise fail(

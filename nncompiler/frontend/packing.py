@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -162,9 +162,7 @@ def check_shared(wiring: Wiring) -> Wiring:
         )
         for node, edges in wiring.incoming.items()
     }
-    return Wiring(
-        wiring.inputs, wiring.outputs, wiring.neurons, incoming, wiring.depth, wiring.leaving
-    )
+    return replace(wiring, incoming=incoming)
 
 
 def _common(name: str, edges: Sequence[Edge]) -> float:

@@ -91,6 +91,14 @@ class Built:
 
 
 @dataclass(frozen=True)
+class Times:
+    """How many times the data have, and whether the outputs of the last one are all that counts."""
+
+    count: int
+    last_only: bool = False
+
+
+@dataclass(frozen=True)
 class Network:
     """A network as the user described it; `build(training)` gives its graph.
 

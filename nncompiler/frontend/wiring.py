@@ -2,6 +2,8 @@
 
     z = f(bias + sum over the predecessors of weight * z_j)
 
+What a delayed edge brings is a source of its own, `Lagged(neuron, delay)`.
+
 Neurons have `activation`, `bias`, `aggregation` (of weight * z_j: "sum"), edges `weight` and
 `weight_name` (edges of one name share one weight); both have `trainable` and `regularizer`.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,7 +21,8 @@ import numpy as np
 from ir.ops import formula
 from ir.types import DType
 from nncompiler.frontend.activations import ROW_WISE, make_activation
-from nncompiler.frontend.graphs import chosen_outputs, fail, needed_nodes
+from nncompiler.frontend.delays import DELAY, Delays, Lagged, check_no_delays
+from nncompiler.frontend.graphs import chosen_outputs, fail, needed_nodes, order
 from nncompiler.frontend.names import suggest
 from nncompiler.frontend.regularizers import Regularizer, make_regularizer
 
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     import networkx as nx
 
 NODE = ("activation", "bias", "aggregation", "trainable", "regularizer")
-EDGE = ("weight", "weight_name", "trainable", "regularizer")
+EDGE = ("weight", "weight_name", "trainable", "regularizer", DELAY)
 AGGREGATIONS = ("sum", "product", "min", "max", "mean", "median")
 ALIASES = {"prod": "product"}
 COMBINE = {
@@ -78,7 +82,8 @@ class Edge(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.source}->{self.target}"
+        source = self.source.neuron if isinstance(self.source, Lagged) else self.source
+        return f"{source}->{self.target}"
 
     @property
     def is_plain(self) -> bool:
@@ -88,7 +93,8 @@ class Edge(NamedTuple):
 @dataclass(frozen=True)
 class Wiring:
     """What takes part: inputs and outputs in the user's order, neurons, their incoming edges in the
-    order of the sources' names, the length of the longest path to each, and edges that leave."""
+    order of the sources' names, the length of the longest path to each, edges that leave, and the
+    values of earlier times that edges bring."""
 
     inputs: tuple[Hashable, ...]
     outputs: tuple[Hashable, ...]
@@ -96,33 +102,48 @@ class Wiring:
     incoming: dict[Hashable, tuple[Edge, ...]]
     depth: dict[Hashable, int]
     leaving: dict[Hashable, int]
+    lagged: tuple[Lagged, ...] = ()
+
+    @property
+    def given(self) -> tuple[Hashable, ...]:
+        """What the neurons of one time are computed from."""
+        return self.inputs + self.lagged
 
 
-def order(node: Hashable) -> tuple[int, int, str]:
-    """Where a neuron stands among others, whatever the order in which they were added."""
-    if isinstance(node, int) and not isinstance(node, bool):
-        return 0, node, ""
-    return 1, 0, str(node)
-
-
-def read_wiring(graph: nx.DiGraph[Any], outputs: Sequence[Hashable] | None, dtype: DType) -> Wiring:
-    """CompileError naming the neuron for whatever is wrong."""
-    inputs, wanted = read_ends(graph, outputs)
+def read_wiring(
+    graph: nx.DiGraph[Any],
+    outputs: Sequence[Hashable] | None,
+    dtype: DType,
+    delays: Delays | None = None,
+) -> Wiring:
+    """CompileError naming the neuron for whatever is wrong. `delays` are of data with times."""
+    if delays is None:
+        check_no_delays(graph)
+        delays = {}
+    inputs, wanted = read_ends(graph, outputs, delays)
     _check_attributes(graph, set(inputs))
     neurons, incoming = {}, {}
     depth = dict.fromkeys(inputs, 0)
     leaving: dict[Hashable, int] = {}
     keys: dict[object, tuple[object, str | None]] = {}
-    for node in needed_nodes(graph, wanted):
+    lagged: set[Lagged] = set()
+    for node in needed_nodes(graph, wanted, delays):
         if node in depth:  # an input
             continue
         neurons[node] = _neuron(graph, node, keys, dtype)
-        edges = [_edge(u, node, data) for u, _, data in graph.in_edges(node, data=True)]
+        edges = []
+        for u, _, data in graph.in_edges(node, data=True):
+            delay = delays.get((u, node), 0)
+            edges.append(_edge(Lagged(u, delay) if delay else u, node, data))
         incoming[node] = tuple(sorted(edges, key=lambda e: order(e.source)))
+        found = {e.source for e in edges if isinstance(e.source, Lagged)}
+        lagged |= found
+        depth |= dict.fromkeys(found, 0)
         depth[node] = 1 + max((depth[e.source] for e in edges), default=0)
         for edge in edges:
             leaving[edge.source] = leaving.get(edge.source, 0) + 1
-    return Wiring(tuple(inputs), tuple(wanted), neurons, incoming, depth, leaving)
+    past = tuple(sorted(lagged, key=lambda s: (s.delay, order(s.neuron))))
+    return Wiring(tuple(inputs), tuple(wanted), neurons, incoming, depth, leaving, past)
 
 
 def _neuron(
@@ -189,10 +210,12 @@ def _activation_key(node: Hashable, activation: object, dtype: DType) -> tuple[o
 
 
 def read_ends(
-    graph: nx.DiGraph[Any], outputs: Sequence[Hashable] | Hashable | None
+    graph: nx.DiGraph[Any],
+    outputs: Sequence[Hashable] | Hashable | None,
+    delays: Delays = MappingProxyType({}),
 ) -> tuple[list[Hashable], list[Hashable]]:
     """(inputs, outputs) in the user's order; CompileError where a chosen one cannot be."""
-    return _inputs(graph), _outputs(graph, outputs)
+    return _inputs(graph), _outputs(graph, outputs, delays)
 
 
 def _inputs(graph: nx.DiGraph[Any]) -> list[Hashable]:
@@ -218,10 +241,14 @@ def _inputs(graph: nx.DiGraph[Any]) -> list[Hashable]:
 
 
 def _outputs(
-    graph: nx.DiGraph[Any], outputs: Sequence[Hashable] | Hashable | None
+    graph: nx.DiGraph[Any], outputs: Sequence[Hashable] | Hashable | None, delays: Delays
 ) -> list[Hashable]:
+    """Where no neuron is without successors, those are outputs that all see at a later time."""
     chosen = chosen_outputs(graph, outputs)
-    return [n for n in graph if graph.out_degree(n) == 0] if chosen is None else chosen
+    if chosen is not None:
+        return chosen
+    ends = [n for n in graph if graph.out_degree(n) == 0]
+    return ends or [n for n in graph if all((n, v) in delays for v in graph.successors(n))]
 
 
 # --------------------------------------------------------------------------- attributes
