@@ -342,8 +342,10 @@ class Emitter:
         return Value(f"<{text}>", dtype, lanes)
 
     def shuffle(self, a: Value, b: Value | None, lanes: Iterable[int]) -> Value:
-        """Lanes picked by number from a and b joined."""
+        """Lanes picked by number from a and b joined; a single one of a is no vector."""
         picked = list(lanes)
+        if b is None and len(picked) == 1:
+            return self.extract(a, picked[0])
         mask = ", ".join(f"i32 {i}" for i in picked)
         other = f"{a.type} poison" if b is None else b.typed
         text = f"shufflevector {a.typed}, {other}, <{len(picked)} x i32> <{mask}>"

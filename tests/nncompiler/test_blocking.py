@@ -59,10 +59,10 @@ def over_time() -> Graph:
     return Graph("time", (x, g), {"dw": ops.contract(x, g, "btm,btn->mn") * 2})
 
 
-def few_rows() -> Graph:
+def few_rows(columns: int = 64) -> Graph:
     """The gradient of a dense layer's input, whose weights lie across."""
-    g, w = ops.input("g", "f32", ("batch", 300)), ops.input("w", "f32", (64, 300))
-    y = ops.input("y", "f32", ("batch", 64))
+    g, w = ops.input("g", "f32", ("batch", 300)), ops.input("w", "f32", (columns, 300))
+    y = ops.input("y", "f32", ("batch", columns))
     return Graph("dx", (g, w, y), {"dx": (g @ w.T) * (1 - y * y)})
 
 
@@ -126,6 +126,26 @@ def test_few_rows_and_many_give_the_same_sums_for_any_number_of_threads() -> Non
         found, again = one(feed)["dx"], three(feed)["dx"]
         np.testing.assert_allclose(found, run_graph(graph, feed)["dx"], rtol=1e-4, atol=1e-3)
         np.testing.assert_array_equal(found, again)
+
+
+@pytest.mark.parametrize("columns", [61, 62, 63, 65])
+def test_columns_that_fill_no_tile(columns: int) -> None:
+    graph = few_rows(columns)
+    lowered = lower_graph(graph, target=SMALL)
+    (function,) = [s.function for s in lowered.scheduled]
+    assert any(isinstance(s, Tile) and s.dot for s in statements(function.body))
+    session = Session(Artifact(lowered.plan, assemble(lowered.module, lowered.target)))
+    random = np.random.default_rng(0)
+    for rows in (1, 5, 33):
+        feed = {
+            n.attrs["id"]: random.normal(
+                size=[bind_dim(d, {"batch": rows}) for d in n.shape]
+            ).astype("f4")
+            for n in graph.inputs
+        }
+        np.testing.assert_allclose(
+            session(feed)["dx"], run_graph(graph, feed)["dx"], rtol=1e-4, atol=1e-3
+        )
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64", "i32"])
