@@ -140,8 +140,17 @@ class Blueprint:
     def name_inputs(self, x: Any) -> dict[str, Any]:
         return name_values(x, self.inputs, "input")
 
+    def refuse_several(self) -> None:
+        """ValueError where it is one of several objectives that has loss and optimizer."""
+        if self.settings.objectives:
+            known = ", ".join(f"'{name}'" for name in self.settings.objectives)
+            raise ValueError(
+                f"the model has several objectives: use model.objectives[...] with one of {known}"
+            )
+
     def pack(self, x: Any, t: Any, sample_weight: Any = None) -> dict[str, Array]:
         """Inputs, targets and weights by input id, not yet converted."""
+        self.refuse_several()
         data = self.name_inputs(x)
         if not self.targets:
             raise ValueError("the model was compiled without a loss: compile(graph, loss=...)")

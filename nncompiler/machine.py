@@ -147,11 +147,7 @@ class Machine(ABC):
         return self.blueprint.settings.prefix
 
     def _need_optimizer(self) -> None:
-        if self.objectives:
-            raise ValueError(
-                "the model has several objectives: use model.objectives[...] with one of "
-                + ", ".join(f"'{name}'" for name in self.objectives)
-            )
+        self.blueprint.refuse_several()
         if self.blueprint.objective.optimizer is None:
             raise ValueError("the model was compiled without an optimizer")
 

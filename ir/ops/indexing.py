@@ -7,6 +7,7 @@ bounds whatever the indices are.
 from __future__ import annotations
 
 import builtins
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,13 +57,13 @@ def clamp_index(indices: Node, size: Dim) -> Node:
     return minimum(maximum(indices, 0), last)
 
 
-def index_samples(name: str) -> tuple[np.random.Generator, list[tuple[Any, Any]]]:
+def _index_samples(name: str) -> tuple[np.random.Generator, list[tuple[Any, Any]]]:
     cases = [((7, 3), (5,)), ((5,), (17,)), ((4, 2), (0,)), ((33, 7), (3, 2)), ((1, 1000), (1,))]
     return random_for(name), cases
 
 
 def _gather_samples() -> list[Sample]:
-    random, cases = index_samples("gather")
+    random, cases = _index_samples("gather")
     return [
         Sample((random.normal(size=x), random.integers(-2, x[0] + 2, i, np.int32)))
         for x, i in cases
@@ -146,8 +147,9 @@ def _onto_type(base: TensorType, updates: TensorType, indices: TensorType) -> Te
     return base
 
 
-def _onto_samples() -> list[Sample]:
-    random, cases = index_samples("scatter_onto")
+def samples_of_base(name: str) -> list[Sample]:
+    """Of an op (base, updates, indices); some indices are out of range."""
+    random, cases = _index_samples(name)
     return [
         Sample(
             (
@@ -160,8 +162,9 @@ def _onto_samples() -> list[Sample]:
     ]
 
 
-def _scatter_samples() -> list[Sample]:
-    random, cases = index_samples("scatter_add")
+def samples_of_size(name: str) -> list[Sample]:
+    """Of an op (updates, indices) with a size; some indices are out of range."""
+    random, cases = _index_samples(name)
     return [
         Sample(
             (random.normal(size=(*i, *x[1:])), random.integers(-2, x[0] + 2, i, np.int32)),
@@ -178,7 +181,7 @@ register(
         _scatter_type,
         _scatter_evaluate,
         _scatter_vjp,
-        _scatter_samples,
+        partial(samples_of_size, "scatter_add"),
         combine="sum",
         doc="zeros, with every row of updates added at its index; others are ignored",
     )
@@ -192,7 +195,7 @@ register(
         _onto_type,
         _onto_evaluate,
         _onto_vjp,
-        _onto_samples,
+        partial(samples_of_base, "scatter_onto"),
         combine="sum",
         doc="base, with every row of updates added at its index; others are ignored",
     )
@@ -340,9 +343,10 @@ __all__ = [
     "clamp_index",
     "gather",
     "getitem",
-    "index_samples",
     "inside",
     "one_hot",
+    "samples_of_base",
+    "samples_of_size",
     "scatter_add",
     "scatter_onto",
     "take",

@@ -9,13 +9,21 @@ Both are what an update needs that changes some rows of a table: sums of rows wi
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from ir.graph import Node, make
-from ir.op import READS_BACK, Lowering, Op, Sample, register
+from ir.op import READS_BACK, Lowering, Op, register
 from ir.ops.core import INTEGERS, Array, Value, as_node
 from ir.ops.elementwise import eq, where
-from ir.ops.indexing import gather, index_samples, inside, scatter_add
+from ir.ops.indexing import (
+    gather,
+    inside,
+    samples_of_base,
+    samples_of_size,
+    scatter_add,
+)
 from ir.ops.leaves import iota
 from ir.ops.views import reshape
 from ir.types import Dim, TensorType, i32, multiply
@@ -74,20 +82,6 @@ def _of_last(g: Node, updates: Node, indices: Node) -> Node:
     return where(chosen, gather(g, indices), 0.0)
 
 
-def _set_samples() -> list[Sample]:
-    random, cases = index_samples("scatter_set")
-    return [
-        Sample(
-            (
-                random.normal(size=x),
-                random.normal(size=(*i, *x[1:])),
-                random.integers(-2, x[0] + 2, i, np.int32),
-            )
-        )
-        for x, i in cases
-    ]
-
-
 register(
     Op(
         "scatter_set",
@@ -95,7 +89,7 @@ register(
         _set_type,
         _set_evaluate,
         _set_vjp,
-        _set_samples,
+        partial(samples_of_base, "scatter_set"),
         combine="set",
         doc="base, with rows replaced at their indices, the last of several; others are ignored",
     )
@@ -133,17 +127,6 @@ def _latest_vjp(
     return where(kept, total, g), None
 
 
-def _latest_samples() -> list[Sample]:
-    random, cases = index_samples("latest")
-    return [
-        Sample(
-            (random.normal(size=(*i, *x[1:])), random.integers(-2, x[0] + 2, i, np.int32)),
-            {"size": x[0]},
-        )
-        for x, i in cases
-    ]
-
-
 register(
     Op(
         "latest",
@@ -151,7 +134,7 @@ register(
         _latest_type,
         _latest_evaluate,
         _latest_vjp,
-        _latest_samples,
+        partial(samples_of_size, "latest"),
         flags=frozenset({READS_BACK}),
         combine="set",
         doc="every row as that of the last entry with its index; out of range: itself",

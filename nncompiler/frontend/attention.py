@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import partial
 
 from ir import ops
 from ir.graph import Node
 from ir.types import Extent, boolean
+from nncompiler.frontend.common import ACTIVATED, Activated
 from nncompiler.frontend.kinds import count, kind
 from nncompiler.frontend.layers import activate
 from nncompiler.frontend.site import Site
@@ -23,12 +24,7 @@ def attention(
     *,
     heads: int,
     causal: bool = False,
-    activation: object = None,
-    use_bias: bool = True,
-    initializer: object = None,
-    bias_initializer: object = "zeros",
-    regularizer: object = None,
-    trainable: bool = True,
+    given: Activated = ACTIVATED,
 ) -> Node:
     """softmax(q k' / sqrt(width)) v in `heads` heads, projected: (batch, time, features).
 
@@ -45,50 +41,28 @@ def attention(
     heads = count("heads", heads)
     if features % heads:
         raise ValueError(f"{features} features cannot be split into {heads} equal heads")
-    layer = _Projections(
-        site, features, use_bias, initializer, bias_initializer, regularizer, trainable
-    )
+    project = partial(_project, site, features, given)
     width = features // heads
-    q = _split(layer.project(query, "query"), heads)
-    k = _split(layer.project(key, "key"), heads)
-    v = _split(layer.project(value, "value"), heads)
+    q = _split(project(query, "query"), heads)
+    k = _split(project(key, "key"), heads)
+    v = _split(project(value, "value"), heads)
     scores = ops.einsum("bqhd,bkhd->bhqk", q, k) * (1.0 / math.sqrt(width))
     allowed = _allowed(scores, mask, causal)
     weights = site.call_it(_softmax(scores, allowed, mask is not None), "weights")
     mixed = ops.einsum("bhqk,bkhd->bqhd", weights, v)
     joined = ops.reshape(mixed, (*query.shape[:2], features))
-    return activate(site, layer.project(joined, "output"), activation)
+    return activate(site, project(joined, "output"), given.activation)
 
 
-class _Projections:
-    """The four dense maps of an attention layer."""
-
-    def __init__(
-        self,
-        site: Site,
-        features: int,
-        use_bias: bool,
-        initializer: object,
-        bias_initializer: object,
-        regularizer: object,
-        trainable: bool,
-    ) -> None:
-        self.site = site
-        self.features = features
-        self.use_bias = use_bias
-        self.weights: dict[str, Any] = {"initializer": initializer, "regularizer": regularizer}
-        self.biases: dict[str, Any] = {"initializer": bias_initializer, "is_weight": False}
-        self.trainable = trainable
-
-    def project(self, x: Node, name: str) -> Node:
-        inputs = x.shape[-1]
-        assert isinstance(inputs, int)
-        common: dict[str, Any] = {"fans": (inputs, self.features), "trainable": self.trainable}
-        shape = (inputs, self.features)
-        z = x @ self.site.parameter(f"{name}.weight", shape, **self.weights, **common)
-        if self.use_bias:
-            z = z + self.site.parameter(f"{name}.bias", shape[1:], **self.biases, **common)
-        return z if name == "output" else self.site.call_it(z, name)
+def _project(site: Site, features: int, given: Activated, x: Node, name: str) -> Node:
+    """One of the four dense maps of an attention layer."""
+    inputs = x.shape[-1]
+    assert isinstance(inputs, int)
+    fans = (inputs, features)
+    z = x @ given.weight(site, f"{name}.weight", fans, fans=fans)
+    if given.use_bias:
+        z = z + given.bias(site, f"{name}.bias", (features,), fans=fans)
+    return z if name == "output" else site.call_it(z, name)
 
 
 def _check_shapes(query: Node, key: Node, value: Node) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 from ir import ops
 from ir.graph import Node
 from ir.types import Dim
+from nncompiler.frontend.common import WEIGHTED, Weighted
 from nncompiler.frontend.kinds import count, kind
 from nncompiler.frontend.layers import activate
 from nncompiler.frontend.site import Site
@@ -37,14 +38,7 @@ def conv(
     dilation: Any = 1,
     groups: int = 1,
     mode: str = "correlation",
-    activation: object = None,
-    use_bias: bool = True,
-    initializer: object = None,
-    bias_initializer: object = "zeros",
-    regularizer: object = None,
-    trainable: bool = True,
-    spectral_norm: bool = False,
-    weight_norm: bool = False,
+    given: Weighted = WEIGHTED,
 ) -> Node:
     """activation(convolution of x with weight + bias), weight (filters, channels / groups, ...).
 
@@ -62,17 +56,11 @@ def conv(
         (kernels, channels, *sizes),
         units=0,
         fans=(channels * math.prod(sizes), kernels * math.prod(sizes)),
-        initializer=initializer,
-        regularizer=regularizer,
-        trainable=trainable,
-        spectral_norm=spectral_norm,
-        weight_norm=weight_norm,
+        given=given,
     )
     pads = paddings(padding, extents, sizes, steps, gaps)
     z = convolve(x, _kernel(weight, mode), steps, pads, gaps, groups)
-    if use_bias:
-        z = z + _bias(site, z, weight, bias_initializer, trainable)
-    return activate(site, z, activation)
+    return _finish(site, z, weight, given)
 
 
 @kind
@@ -88,14 +76,7 @@ def conv_transpose(
     dilation: Any = 1,
     groups: int = 1,
     mode: str = "correlation",
-    activation: object = None,
-    use_bias: bool = True,
-    initializer: object = None,
-    bias_initializer: object = "zeros",
-    regularizer: object = None,
-    trainable: bool = True,
-    spectral_norm: bool = False,
-    weight_norm: bool = False,
+    given: Weighted = WEIGHTED,
 ) -> Node:
     """The adjoint of a convolution: every element of x adds a multiple of the kernel to the result.
 
@@ -116,11 +97,7 @@ def conv_transpose(
         (channels, kernels, *sizes),
         units=1,
         fans=(channels // groups * math.prod(sizes), kernels * groups * math.prod(sizes)),
-        initializer=initializer,
-        regularizer=regularizer,
-        trainable=trainable,
-        spectral_norm=spectral_norm,
-        weight_norm=weight_norm,
+        given=given,
     )
     full = tuple(
         max((e - 1) * s + (k - 1) * d + 1, 0) if e else 0
@@ -129,9 +106,7 @@ def conv_transpose(
     cuts = _cuts(padding, extents, full, steps)
     z = spread_kernels(x, _kernel(weight, mode), steps, gaps, groups, full)
     z = _cut(z, cuts, more)
-    if use_bias:
-        z = z + _bias(site, z, weight, bias_initializer, trainable)
-    return activate(site, z, activation)
+    return _finish(site, z, weight, given)
 
 
 # --------------------------------------------------------------------------- as graphs
@@ -212,19 +187,16 @@ def _kernel(weight: Node, mode: str) -> Node:
     return weight if mode == "correlation" else ops.flip(weight, tuple(range(2, weight.ndim)))
 
 
-def _bias(site: Site, z: Node, weight: Node, initializer: object, trainable: bool) -> Node:
+def _finish(site: Site, z: Node, weight: Node, given: Weighted) -> Node:
+    """The activation of z and a bias per channel."""
+    if not given.use_bias:
+        return activate(site, z, given.activation)
     channels = z.shape[1]
     assert isinstance(channels, int)
     receptive = math.prod(int(d) for d in weight.shape[1:] if isinstance(d, int))
-    bias = site.parameter(
-        "bias",
-        (channels,),
-        fans=(receptive, channels),
-        initializer=initializer,
-        trainable=trainable,
-        is_weight=False,
-    )
-    return ops.reshape(bias, (channels, *(1,) * (z.ndim - 2)))
+    bias = given.bias(site, "bias", (channels,), fans=(receptive, channels))
+    z = z + ops.reshape(bias, (channels, *(1,) * (z.ndim - 2)))
+    return activate(site, z, given.activation)
 
 
 # --------------------------------------------------------------------------- attributes
@@ -247,7 +219,7 @@ def per_axis(name: str, value: Any, rank: int, *, least: int = 1) -> Ints:
     given: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value] * rank
     if len(given) != rank:
         raise ValueError(f"{name} has to be a number or one for each of {rank} axes, not {value!r}")
-    return tuple(0 if least == 0 and v == 0 else count(name, v) for v in given)
+    return tuple(count(name, v, least) for v in given)
 
 
 def paddings(padding: Any, extents: Ints, sizes: Ints, strides: Ints, dilation: Ints) -> Pairs:

@@ -8,10 +8,13 @@ import numpy as np
 
 from ir import ops
 from ir.graph import Node
+from nncompiler.frontend.common import Drawn
 from nncompiler.frontend.initializers import Array
 from nncompiler.frontend.kinds import count, kind
 from nncompiler.frontend.layers import activate
 from nncompiler.frontend.site import Site
+
+NORMAL = Drawn(initializer="normal")
 
 
 @kind
@@ -22,12 +25,10 @@ def embedding(
     num_embeddings: int,
     embedding_dim: int,
     activation: object = None,
-    initializer: object = "normal",
-    regularizer: object = None,
-    trainable: bool = True,
+    given: Drawn = NORMAL,
 ) -> Node:
     """Rows of `weight` (num_embeddings, embedding_dim): indices.shape + (embedding_dim,)."""
-    table = _table(site, num_embeddings, embedding_dim, initializer, regularizer, trainable)
+    table = _table(site, num_embeddings, embedding_dim, given)
     _check_indices(site, indices, num_embeddings)
     return activate(site, ops.gather(table, indices), activation)
 
@@ -43,9 +44,7 @@ def embedding_bag(
     mode: str = "mean",
     padding_index: int | None = None,
     activation: object = None,
-    initializer: object = "normal",
-    regularizer: object = None,
-    trainable: bool = True,
+    given: Drawn = NORMAL,
 ) -> Node:
     """The sum or mean of the rows of every bag: indices (batch, bag) -> (batch, embedding_dim).
 
@@ -58,7 +57,7 @@ def embedding_bag(
         raise ValueError("embedding_bag needs indices of shape (batch, bag)")
     if weights is not None and (mode != "sum" or weights.shape != indices.shape):
         raise ValueError("weights go with mode='sum' and have the shape of the indices")
-    table = _table(site, num_embeddings, embedding_dim, initializer, regularizer, trainable)
+    table = _table(site, num_embeddings, embedding_dim, given)
     _check_indices(site, indices, num_embeddings)
     rows = ops.gather(table, indices)
     kept = None
@@ -84,9 +83,7 @@ def positional_encoding(
     *,
     mode: str = "sinusoidal",
     base: float = 10000.0,
-    initializer: object = "normal",
-    regularizer: object = None,
-    trainable: bool = True,
+    given: Drawn = NORMAL,
 ) -> Node:
     """x (batch, time, features) plus a vector for every time.
 
@@ -100,14 +97,7 @@ def positional_encoding(
         return x + ops.constant(sinusoids(time, features, base), x.dtype)
     if mode != "learned":
         raise ValueError(f"mode is 'sinusoidal' or 'learned', not {mode!r}")
-    return x + site.parameter(
-        "weight",
-        (time, features),
-        fans=(time, features),
-        initializer=initializer,
-        regularizer=regularizer,
-        trainable=trainable,
-    )
+    return x + given.weight(site, "weight", (time, features), fans=(time, features))
 
 
 def sinusoids(time: int, features: int, base: float = 10000.0) -> Array:
@@ -121,19 +111,9 @@ def sinusoids(time: int, features: int, base: float = 10000.0) -> Array:
 # --------------------------------------------------------------------------- parts
 
 
-def _table(
-    site: Site, size: Any, width: Any, initializer: object, regularizer: object, trainable: bool
-) -> Node:
+def _table(site: Site, size: Any, width: Any, given: Drawn) -> Node:
     size, width = count("num_embeddings", size), count("embedding_dim", width)
-    return site.parameter(
-        "weight",
-        (size, width),
-        fans=(size, width),
-        initializer=initializer,
-        regularizer=regularizer,
-        trainable=trainable,
-        is_table=True,
-    )
+    return given.weight(site, "weight", (size, width), fans=(size, width), is_table=True)
 
 
 def _check_indices(site: Site, indices: Node, size: int) -> None:

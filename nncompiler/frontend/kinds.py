@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,11 @@ class Kind:
     required: int = 0
 
 
+class Attributes:
+    """Several attributes at once: a keyword whose default is such a dataclass stands for the fields
+    of it, which the node has as attributes of its own."""
+
+
 KINDS: dict[str, Kind] = {}
 
 
@@ -39,18 +44,39 @@ def kind(build: Callable[..., Node], name: str = "") -> Callable[..., Node]:
     named = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     operands = tuple(p.name for p in named)
     required = sum(p.default is REQUIRED for p in named)
-    attributes = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    attributes: dict[str, Any] = {}
+    groups: dict[str, Any] = {}
+    flags: set[str] = set()
+    for p in parameters:
+        if isinstance(p.default, Attributes):
+            groups[p.name] = p.default
+            own = fields(groups[p.name])
+            attributes |= {f.name: getattr(p.default, f.name) for f in own}
+            flags |= {f.name for f in own if f.type == "bool"}
+        elif p.kind is p.KEYWORD_ONLY:
+            attributes[p.name] = p.default
+            flags |= {p.name} if p.annotation == "bool" else set()
+
+    def gathered(site: Any, *values: Any, **given: Any) -> Node:
+        for flag in flags & given.keys():
+            if not isinstance(given[flag], (bool, np.bool_)):
+                raise TypeError(f"{flag} is True or False, not {given[flag]!r}")
+        for key, default in groups.items():
+            own = {f.name: given.pop(f.name) for f in fields(default) if f.name in given}
+            given[key] = replace(default, **own)
+        return build(site, *values, **given)
+
     name = name or build.__name__.removesuffix("_")
-    KINDS[name] = Kind(name, build, None if variadic else operands, attributes, required)
+    KINDS[name] = Kind(name, gathered, None if variadic else operands, attributes, required)
     return build
 
 
-def count(name: str, value: Any) -> int:
-    """A whole number above 0."""
+def count(name: str, value: Any, least: int = 1) -> int:
+    """A whole number, at least 1 (or `least`)."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} has to be a whole number, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} has to be at least 1, not {value}")
+    if value < least:
+        raise ValueError(f"{name} has to be at least {least}, not {value}")
     return int(value)
 
 

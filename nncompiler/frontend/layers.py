@@ -17,6 +17,7 @@ from ir import ops
 from ir.graph import Node
 from ir.types import DType, bind_dim, boolean, dtype_of, multiply
 from nncompiler.frontend.activations import make_activation
+from nncompiler.frontend.common import DRAWN, WEIGHTED, Drawn, Weighted
 from nncompiler.frontend.kinds import checked_shape, count, kind
 from nncompiler.frontend.schedules import check_number
 from nncompiler.frontend.site import Site
@@ -42,21 +43,12 @@ def parameter(
     site: Site,
     *,
     shape: Sequence[int],
-    initializer: object = None,
-    regularizer: object = None,
-    trainable: bool = True,
+    given: Drawn = DRAWN,
 ) -> Node:
     sizes = [bind_dim(d, {}) for d in checked_shape(shape, symbols=False)]
     fans = (math.prod(sizes[:-1]), sizes[-1]) if sizes else (1, 1)
-    return site.parameter(
-        "",
-        sizes,
-        fans=fans,
-        initializer=initializer,
-        regularizer=regularizer,
-        trainable=trainable,
-        is_weight=len(sizes) > 1 or regularizer is not None,
-    )
+    is_weight = len(sizes) > 1 or given.regularizer is not None
+    return given.weight(site, "", sizes, fans=fans, is_weight=is_weight)
 
 
 # --------------------------------------------------------------------------- layers
@@ -68,42 +60,18 @@ def dense(
     x: Node,
     *,
     units: int,
-    activation: object = None,
-    use_bias: bool = True,
-    initializer: object = None,
-    bias_initializer: object = "zeros",
-    regularizer: object = None,
-    trainable: bool = True,
-    spectral_norm: bool = False,
-    weight_norm: bool = False,
+    given: Weighted = WEIGHTED,
 ) -> Node:
     """activation(x @ weight + bias), weight (inputs, units); see `make_weight` for its norms."""
     units = count("units", units)
     inputs = x.shape[-1] if x.shape else None
     if not isinstance(inputs, int):
         raise ValueError("dense needs a value whose last axis is a number of features")
-    weight = make_weight(
-        site,
-        (inputs, units),
-        units=1,
-        fans=(inputs, units),
-        initializer=initializer,
-        regularizer=regularizer,
-        trainable=trainable,
-        spectral_norm=spectral_norm,
-        weight_norm=weight_norm,
-    )
-    z = ops.matmul(x, weight)
-    if use_bias:
-        z = z + site.parameter(
-            "bias",
-            (units,),
-            fans=(inputs, units),
-            initializer=bias_initializer,
-            trainable=trainable,
-            is_weight=False,
-        )
-    return activate(site, z, activation)
+    fans = (inputs, units)
+    z = ops.matmul(x, make_weight(site, (inputs, units), units=1, fans=fans, given=given))
+    if given.use_bias:
+        z = z + given.bias(site, "bias", (units,), fans=fans)
+    return activate(site, z, given.activation)
 
 
 def activate(site: Site, z: Node, activation: object) -> Node:

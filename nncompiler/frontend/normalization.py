@@ -15,9 +15,12 @@ import numpy as np
 from ir import ops
 from ir.graph import Node
 from ir.types import multiply
+from nncompiler.frontend.common import Activated
 from nncompiler.frontend.kinds import count, kind
 from nncompiler.frontend.layers import activate
 from nncompiler.frontend.site import Site
+
+SCALED = Activated(initializer="ones")
 
 
 @kind
@@ -27,12 +30,7 @@ def batch_norm(
     *,
     momentum: float = 0.1,
     epsilon: float = 1e-5,
-    activation: object = None,
-    use_bias: bool = True,
-    initializer: object = "ones",
-    bias_initializer: object = "zeros",
-    regularizer: object = None,
-    trainable: bool = True,
+    given: Activated = SCALED,
 ) -> Node:
     """Each channel with the mean and variance of the batch (Ioffe and Szegedy 2015).
 
@@ -57,10 +55,9 @@ def batch_norm(
     else:
         centred, used = x - _per_channel(mean, x), variance
     factor = ops.rsqrt(used + epsilon)
-    given = (initializer, bias_initializer, regularizer, trainable)
-    scale, shift = _affine(site, (channels,), use_bias, *given)
+    scale, shift = _affine(site, (channels,), given)
     y = centred * _per_channel(factor * scale, x)
-    return activate(site, y if shift is None else y + _per_channel(shift, x), activation)
+    return activate(site, y if shift is None else y + _per_channel(shift, x), given.activation)
 
 
 @kind
@@ -70,19 +67,13 @@ def layer_norm(
     *,
     axes: int | Sequence[int] = -1,
     epsilon: float = 1e-5,
-    activation: object = None,
-    use_bias: bool = True,
-    initializer: object = "ones",
-    bias_initializer: object = "zeros",
-    regularizer: object = None,
-    trainable: bool = True,
+    given: Activated = SCALED,
 ) -> Node:
     """Each row over `axes` (which count the batch's) with its own mean and variance."""
     chosen = _axes(x, axes)
-    given = (initializer, bias_initializer, regularizer, trainable)
-    scale, shift = _affine(site, _kept(x, chosen), use_bias, *given)
+    scale, shift = _affine(site, _kept(x, chosen), given)
     y = _standardize(x, chosen, _number("epsilon", epsilon)) * _along(scale, x, chosen)
-    return activate(site, y if shift is None else y + _along(shift, x, chosen), activation)
+    return activate(site, y if shift is None else y + _along(shift, x, chosen), given.activation)
 
 
 @kind
@@ -92,20 +83,14 @@ def rms_norm(
     *,
     axes: int | Sequence[int] = -1,
     epsilon: float = 1e-5,
-    activation: object = None,
-    use_bias: bool = True,
-    initializer: object = "ones",
-    bias_initializer: object = "zeros",
-    regularizer: object = None,
-    trainable: bool = True,
+    given: Activated = SCALED,
 ) -> Node:
     """x / sqrt(mean of x^2 + epsilon) over `axes`, scaled and shifted (Zhang and Sennrich 2019)."""
     chosen = _axes(x, axes)
-    given = (initializer, bias_initializer, regularizer, trainable)
-    scale, shift = _affine(site, _kept(x, chosen), use_bias, *given)
+    scale, shift = _affine(site, _kept(x, chosen), given)
     power = ops.mean(x * x, chosen, keepdims=True)
     y = x * ops.rsqrt(power + _number("epsilon", epsilon)) * _along(scale, x, chosen)
-    return activate(site, y if shift is None else y + _along(shift, x, chosen), activation)
+    return activate(site, y if shift is None else y + _along(shift, x, chosen), given.activation)
 
 
 @kind
@@ -115,25 +100,19 @@ def group_norm(
     *,
     groups: int,
     epsilon: float = 1e-5,
-    activation: object = None,
-    use_bias: bool = True,
-    initializer: object = "ones",
-    bias_initializer: object = "zeros",
-    regularizer: object = None,
-    trainable: bool = True,
+    given: Activated = SCALED,
 ) -> Node:
     """Each example's channels in `groups` equal groups, each with its mean and variance."""
     _check_rank(x, 2)
     groups, channels = count("groups", groups), _channels(x)
     if channels % groups:
         raise ValueError(f"{channels} channels cannot be split into {groups} equal groups")
-    given = (initializer, bias_initializer, regularizer, trainable)
-    scale, shift = _affine(site, (channels,), use_bias, *given)
+    scale, shift = _affine(site, (channels,), given)
     split = ops.reshape(x, (x.shape[0], groups, channels // groups, *x.shape[2:]))
     inner = tuple(range(2, split.ndim))
     normal = ops.reshape(_standardize(split, inner, _number("epsilon", epsilon)), x.shape)
     y = normal * _per_channel(scale, x)
-    return activate(site, y if shift is None else y + _per_channel(shift, x), activation)
+    return activate(site, y if shift is None else y + _per_channel(shift, x), given.activation)
 
 
 @kind
@@ -142,20 +121,14 @@ def instance_norm(
     x: Node,
     *,
     epsilon: float = 1e-5,
-    activation: object = None,
-    use_bias: bool = True,
-    initializer: object = "ones",
-    bias_initializer: object = "zeros",
-    regularizer: object = None,
-    trainable: bool = True,
+    given: Activated = SCALED,
 ) -> Node:
     """Each channel of each example with its own mean and variance over space."""
     _check_rank(x, 3)
-    given = (initializer, bias_initializer, regularizer, trainable)
-    scale, shift = _affine(site, (_channels(x),), use_bias, *given)
+    scale, shift = _affine(site, (_channels(x),), given)
     normal = _standardize(x, tuple(range(2, x.ndim)), _number("epsilon", epsilon))
     y = normal * _per_channel(scale, x)
-    return activate(site, y if shift is None else y + _per_channel(shift, x), activation)
+    return activate(site, y if shift is None else y + _per_channel(shift, x), given.activation)
 
 
 # --------------------------------------------------------------------------- parts
@@ -170,34 +143,12 @@ def _standardize(x: Node, axes: tuple[int, ...], epsilon: float) -> Node:
 def _affine(
     site: Site,
     shape: Sequence[int],
-    use_bias: bool,
-    initializer: object,
-    bias_initializer: object,
-    regularizer: object,
-    trainable: bool,
+    given: Activated,
 ) -> tuple[Node, Node | None]:
     """The parameters `scale` and `shift`; the model's regularizer applies to neither."""
     fans = (math.prod(shape), math.prod(shape))
-    scale = site.parameter(
-        "scale",
-        shape,
-        fans=fans,
-        initializer=initializer,
-        regularizer=regularizer,
-        trainable=trainable,
-        is_weight=False,
-    )
-    if not use_bias:
-        return scale, None
-    shift = site.parameter(
-        "shift",
-        shape,
-        fans=fans,
-        initializer=bias_initializer,
-        trainable=trainable,
-        is_weight=False,
-    )
-    return scale, shift
+    scale = given.weight(site, "scale", shape, fans=fans, is_weight=False)
+    return scale, given.bias(site, "shift", shape, fans=fans) if given.use_bias else None
 
 
 def _per_channel(values: Node, x: Node) -> Node:

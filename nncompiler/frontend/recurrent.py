@@ -16,13 +16,32 @@ from ir import ops
 from ir.graph import Node
 from ir.types import Extent, boolean
 from nncompiler.frontend.activations import make_activation
-from nncompiler.frontend.kinds import count, kind
+from nncompiler.frontend.common import BIASED, Biased
+from nncompiler.frontend.kinds import Attributes, count, kind
 from nncompiler.frontend.site import Site
 
 # A cell: (the input's part of all gates, carried values, hidden weight and bias) -> carried values,
 # of which the first is the result of the step.
 Carried = tuple[Node, ...]
 Cell = Callable[[Node, Carried, Node, Node | None], Carried]
+
+
+@dataclass(frozen=True)
+class Form(Attributes):
+    """How a recurrent layer runs over time; see `rnn`."""
+
+    return_sequences: bool = False
+    bidirectional: bool = False
+    stateful: bool | int = False
+
+    @property
+    def rows_kept(self) -> bool | int:
+        """True, False, or a number of rows; ValueError or TypeError for anything else."""
+        known = isinstance(self.stateful, bool)
+        return self.stateful if known else count("stateful", self.stateful)
+
+
+FORM = Form()
 
 
 @kind
@@ -33,14 +52,8 @@ def rnn(
     *,
     units: int,
     activation: object = "tanh",
-    return_sequences: bool = False,
-    bidirectional: bool = False,
-    stateful: bool | int = False,
-    use_bias: bool = True,
-    initializer: object = None,
-    bias_initializer: object = "zeros",
-    regularizer: object = None,
-    trainable: bool = True,
+    form: Form = FORM,
+    given: Biased = BIASED,
 ) -> Node:
     """h' = activation(x @ weight_input + bias + h @ weight_hidden), h = 0 before the first time.
 
@@ -59,11 +72,8 @@ def rnn(
         del bias
         return (function(z + carried[0] @ hidden),)
 
-    options = Options(
-        use_bias, initializer, bias_initializer, regularizer, trainable, rows_kept(stateful)
-    )
-    layer = Layer(site, Family(cell, 1, 1, False), count("units", units), options)
-    return layer.build(x, mask, bidirectional, return_sequences)
+    layer = Layer(site, Family(cell, 1, 1, False), count("units", units), form, given)
+    return layer.build(x, mask)
 
 
 @kind
@@ -73,25 +83,16 @@ def lstm(
     mask: Node | None = None,
     *,
     units: int,
-    return_sequences: bool = False,
-    bidirectional: bool = False,
-    stateful: bool | int = False,
-    use_bias: bool = True,
-    initializer: object = None,
-    bias_initializer: object = "zeros",
-    regularizer: object = None,
-    trainable: bool = True,
+    form: Form = FORM,
+    given: Biased = BIASED,
 ) -> Node:
     """c' = sigmoid(f) c + sigmoid(i) tanh(g); h' = sigmoid(o) tanh(c'); see `rnn` for the rest.
 
     i f g o are columns of x @ weight_input + bias + h @ weight_hidden + bias_hidden (Hochreiter and
     Schmidhuber 1997, with the forget gate of Gers et al. 2000).
     """
-    options = Options(
-        use_bias, initializer, bias_initializer, regularizer, trainable, rows_kept(stateful)
-    )
-    layer = Layer(site, Family(_lstm, 4, 2, True), count("units", units), options)
-    return layer.build(x, mask, bidirectional, return_sequences)
+    layer = Layer(site, Family(_lstm, 4, 2, True), count("units", units), form, given)
+    return layer.build(x, mask)
 
 
 @kind
@@ -101,24 +102,15 @@ def gru(
     mask: Node | None = None,
     *,
     units: int,
-    return_sequences: bool = False,
-    bidirectional: bool = False,
-    stateful: bool | int = False,
-    use_bias: bool = True,
-    initializer: object = None,
-    bias_initializer: object = "zeros",
-    regularizer: object = None,
-    trainable: bool = True,
+    form: Form = FORM,
+    given: Biased = BIASED,
 ) -> Node:
     """h' = (1 - z) n + z h; n = tanh(x_n + r (h @ weight_hidden + bias_hidden)_n); see `rnn`.
 
     r and z are the sigmoids of both parts' sum (Cho et al. 2014, with the reset after the product).
     """
-    options = Options(
-        use_bias, initializer, bias_initializer, regularizer, trainable, rows_kept(stateful)
-    )
-    layer = Layer(site, Family(_gru, 3, 1, True), count("units", units), options)
-    return layer.build(x, mask, bidirectional, return_sequences)
+    layer = Layer(site, Family(_gru, 3, 1, True), count("units", units), form, given)
+    return layer.build(x, mask)
 
 
 def _lstm(z: Node, carried: Carried, hidden: Node, bias: Node | None) -> Carried:
@@ -137,11 +129,6 @@ def _gru(z: Node, carried: Carried, hidden: Node, bias: Node | None) -> Carried:
     r, update = ops.sigmoid(x_r + h_r), ops.sigmoid(x_z + h_z)
     n = ops.tanh(x_n + r * h_n)
     return (n + update * (h - n),)
-
-
-def rows_kept(stateful: object) -> bool | int:
-    """True, False, or a number of rows; ValueError or TypeError for anything else."""
-    return stateful if isinstance(stateful, bool) else count("stateful", stateful)
 
 
 def _replace_rows(state: Node, end: Node) -> Node:
@@ -171,25 +158,17 @@ class Family:
 
 
 @dataclass(frozen=True)
-class Options:
-    use_bias: bool
-    initializer: object
-    bias_initializer: object
-    regularizer: object
-    trainable: bool
-    stateful: bool | int
-
-
-@dataclass(frozen=True)
 class Layer:
     """One recurrent layer at its site."""
 
     site: Site
     family: Family
     units: int
-    options: Options
+    form: Form
+    given: Biased
 
-    def build(self, x: Node, mask: Node | None, bidirectional: bool, sequences: bool) -> Node:
+    def build(self, x: Node, mask: Node | None) -> Node:
+        bidirectional, sequences = self.form.bidirectional, self.form.return_sequences
         features = x.shape[-1] if x.ndim == 3 else None
         if not isinstance(features, int) or not isinstance(x.shape[1], int):
             raise ValueError(f"recurrent layers need (batch, time, features), not {x.type}")
@@ -197,7 +176,7 @@ class Layer:
             raise ValueError("recurrent layers need at least one time")
         if mask is not None and mask.shape != x.shape[:2]:
             raise ValueError(f"the mask has to have the shape {x.shape[:2]}, not {mask.type}")
-        if self.options.stateful and (bidirectional or self.site.shared):
+        if self.form.rows_kept and (bidirectional or self.site.shared):
             reason = "bidirectional" if bidirectional else "share"
             raise ValueError(f"a stateful layer goes on from its own last time: no {reason}=")
         found = self._direction(x, mask, sequences, "")
@@ -212,7 +191,7 @@ class Layer:
         z = x @ self._weight(f"weight_input{suffix}", features, columns)
         hidden = self._weight(f"weight_hidden{suffix}", self.units, columns)
         bias = None
-        if self.options.use_bias:
+        if self.given.use_bias:
             z = z + self._bias(f"bias{suffix}", features)
             if self.family.hidden_bias:
                 bias = self._bias(f"bias_hidden{suffix}", self.units)
@@ -235,7 +214,7 @@ class Layer:
 
     def _states(self, x: Node) -> list[Node]:
         """What a stateful layer carries from batch to batch, (rows, units) each."""
-        stateful, batch = self.options.stateful, x.shape[0]
+        stateful, batch = self.form.rows_kept, x.shape[0]
         if stateful is False:
             return []
         if isinstance(batch, Extent):
@@ -263,23 +242,8 @@ class Layer:
         return [ops.gather(state, ops.iota((batch,))) for state in states]
 
     def _weight(self, name: str, inputs: int, columns: int) -> Node:
-        options = self.options
-        return self.site.parameter(
-            name,
-            (inputs, columns),
-            fans=(inputs, self.units),
-            initializer=options.initializer,
-            regularizer=options.regularizer,
-            trainable=options.trainable,
-        )
+        return self.given.weight(self.site, name, (inputs, columns), fans=(inputs, self.units))
 
     def _bias(self, name: str, inputs: int) -> Node:
-        options = self.options
-        return self.site.parameter(
-            name,
-            (self.family.gates * self.units,),
-            fans=(inputs, self.units),
-            initializer=options.bias_initializer,
-            trainable=options.trainable,
-            is_weight=False,
-        )
+        columns = self.family.gates * self.units
+        return self.given.bias(self.site, name, (columns,), fans=(inputs, self.units))

@@ -12,6 +12,7 @@ import numpy as np
 from ir import ops
 from ir.graph import Node
 from ir.types import DType
+from nncompiler.frontend.common import Weighted
 from nncompiler.frontend.initializers import Array, Fans, Initializer, make_initializer
 from nncompiler.frontend.site import Site
 
@@ -24,11 +25,7 @@ def make_weight(
     *,
     units: int,
     fans: Fans,
-    initializer: object = None,
-    regularizer: object = None,
-    trainable: bool = True,
-    spectral_norm: bool = False,
-    weight_norm: bool = False,
+    given: Weighted,
 ) -> Node:
     """The parameter `weight`, whose axis `units` counts the outputs.
 
@@ -37,28 +34,22 @@ def make_weight(
     weight_norm     each output's part of `weight` scaled to the length that the parameter
                     `weight_scale` (outputs) holds (Salimans and Kingma 2016); it starts as drawn
     """
-    weight = site.parameter(
-        "weight",
-        shape,
-        fans=fans,
-        initializer=initializer,
-        regularizer=regularizer,
-        trainable=trainable,
-    )
-    if spectral_norm and weight_norm:
+    weight = given.weight(site, "weight", shape, fans=fans)
+    if given.spectral_norm and given.weight_norm:
         raise ValueError("spectral_norm and weight_norm exclude each other")
-    if spectral_norm:
+    if given.spectral_norm:
         return site.call_it(_divide_by_spectral_norm(site, weight, units), "normal_weight")
-    if not weight_norm:
+    if not given.weight_norm:
         return weight
-    drawn = site.program.initializer if initializer is None else make_initializer(initializer)
+    own = given.initializer
+    drawn = site.program.initializer if own is None else make_initializer(own)
     rest = tuple(a for a in range(len(shape)) if a != units)
     scale = site.parameter(
         "weight_scale",
         (shape[units],),
         fans=fans,
         initializer=Lengths(drawn, tuple(shape), rest),
-        trainable=trainable,
+        trainable=given.trainable,
         is_weight=False,
         stream="weight",
     )

@@ -243,6 +243,7 @@ def test_compiled_is_reference_and_gradients_are_differences(name: str) -> None:
         ({"op": "conv", "filters": 3, "kernel_size": 0}, "kernel_size"),
         ({"op": "max_pool", "pool_size": 2, "padding": 2}, "padding"),
         ({"op": "conv_transpose", "filters": 3, "kernel_size": 1, "padding": 4}, "padding"),
+        ({"op": "conv", "filters": 3, "kernel_size": 3, "padding": -1}, "padding .* at least 0"),
         ({"op": "upsample", "scale": 2, "mode": "cubic"}, "mode"),
     ],
 )

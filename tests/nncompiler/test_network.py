@@ -359,3 +359,19 @@ def test_dense_acts_on_the_last_axis_of_any_value() -> None:
     network = read_network(g, dtype="float64")
     x, w = RNG.normal(size=(5, 2, 3)), network.draw(0)
     np.testing.assert_allclose(run(network, {"x": x})["h"], x @ w["h.weight"], rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "message"),
+    [
+        ("dense", {"units": 2, "use_bias": "no"}, "use_bias is True or False, not 'no'"),
+        ("dense", {"units": 2, "trainable": 1}, "trainable is True or False, not 1"),
+        ("dense", {"units": 2, "weight_norm": None}, "weight_norm is True or False"),
+        ("mean", {"keepdims": "yes"}, "keepdims is True or False"),
+    ],
+)
+def test_flags_are_true_or_false(op: str, attributes: Any, message: str) -> None:
+    with pytest.raises(CompileError, match=message) as caught:
+        read_network(chain(source(), ("h", {"op": op, **attributes})))
+    assert caught.value.node == "h"
+    read_network(chain(source(), dense(3, trainable=np.True_)))

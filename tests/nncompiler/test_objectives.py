@@ -210,7 +210,8 @@ def test_mistakes() -> None:
         nnc.compile(gan(), objectives={"d": wrong})
     with pytest.raises(nnc.CompileError, match="loss_weights of 'fake'"):
         nnc.compile(gan(), objectives=objectives(loss_weights={"fake": 1.0}))
-    with pytest.raises(ValueError, match=r"model\.objectives.*'discriminator', 'generator'"):
-        model_of().fit(*batch(3)[0])
+    for name in ("fit", "step", "backward", "evaluate"):
+        with pytest.raises(ValueError, match=r"model\.objectives.*'discriminator', 'generator'"):
+            getattr(model_of(), name)(*batch(3)[0])
     with pytest.raises(nnc.CompileError, match="loss_weights"):
         nnc.compile(gan(), outputs=["fake"], loss="mse", loss_weights={"fake": -1.0})
