@@ -133,7 +133,9 @@ def _pad_sources(
         for i, d, a, b in zip(inner, types[0].shape, low, high, strict=True)
         if a or b
     )
-    return (Source(0, inner, guards),)
+    # an axis of one element is read at 0, wherever it is read
+    inside = (Index() if d == 1 else i for i, d in zip(inner, types[0].shape, strict=True))
+    return (Source(0, tuple(inside), guards),)
 
 
 def _pad_vjp(g: Node, y: Node, x: Node, *, low: Ints, high: Ints, value: float) -> Node:

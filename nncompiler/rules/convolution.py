@@ -108,6 +108,7 @@ def fold(node: Node) -> Node | None:
     fold(contract(g, W))           ->  contract(window(pad(g)), flip(W)), see _split_kernel
     fold(broadcast(g))             ->  sum(window(pad(dilate(g))))
     fold(windows side by side)     ->  pad(reshape(x))
+    fold(windows of one element)   ->  reshape(pad(x))
     fold(x)                        ->  sum(diagonal(window(pad(dilate(flip(x))))))
     """
     if node.op.name != "fold":
@@ -117,6 +118,8 @@ def fold(node: Node) -> Node | None:
     if multiple is not None:
         return multiple
     axes = _axes_of(node, x, node)
+    if all(a.size == 1 for a in axes):
+        return _fold_of_one(node, x, axes)
     for way in (_fold_contraction, _fold_repeated, _fold_disjoint):
         better = way(node, x, axes)
         if better is not None:
@@ -131,6 +134,29 @@ def _fold_multiple(node: Node, x: Node) -> Node | None:
     if factor is None or not (node.dtype.is_float or factor[1] == "mul"):
         return None
     return rescale(make(node.op, factor[0], **node.attrs), *factor[1:])
+
+
+def _fold_of_one(node: Node, x: Node, axes: list[_Axis]) -> Node:
+    """Windows of one element only move apart.
+
+    stride 2:  [a b c]  ->  [[a 0] [b 0] [c 0]]  ->  [a 0 b 0 c 0]  ->  [a 0 b 0 c]
+    """
+    thin = {a.axis: a for a in axes}
+    apart: list[Dim] = []
+    whole: list[Dim] = []
+    between: list[int] = []
+    for n, dim in enumerate(node.shape):
+        a = thin.get(n)
+        apart += [dim] if a is None else [a.count, 1]
+        between += [0] if a is None else [0, a.stride - 1]
+        whole.append(dim if a is None else a.count * a.stride)
+    spread = reshape(pad(reshape(x, apart), (0,) * len(apart), between), whole)
+    stops, high = list(whole), [0] * node.ndim
+    for n, a in thin.items():
+        stops[n] = min(a.count * a.stride, a.extent)
+        high[n] = max(a.extent - a.count * a.stride, 0)
+    part = slice_(spread, (0,) * node.ndim, tuple(stops), (1,) * node.ndim)
+    return pad(part, (0,) * node.ndim, high)
 
 
 def _spread_out(x: Node, axes: Sequence[_Axis], positions: Sequence[int]) -> Node:

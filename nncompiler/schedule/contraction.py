@@ -153,10 +153,12 @@ def _roles(kernel: Kernel, target: Target) -> tuple[Var, Var, Scalar, Scalar, fl
     only_a = [v for v in kernel.axes if _moves(a, v) and not _moves(b, v)]
     only_b = [v for v in kernel.axes if _moves(b, v) and not _moves(a, v)]
     lanes = target.lanes(a.dtype)
+    names = {b.name for b in kernel.buffers}
     best: tuple[float, Var, Scalar, Scalar, list[Var]] | None = None
     for columns, lhs, rhs, rows in ((only_b, a, b, only_a), (only_a, b, a, only_b)):
         for n in columns:
-            if isinstance(n.extent, Extent):
+            is_copied_again = rhs.name not in names and rhs.index.coefficient(n) != 1
+            if isinstance(n.extent, Extent) or is_copied_again:
                 continue
             cost = _column_cost(n, rhs, kernel, lanes)
             if best is None or cost < best[0]:
@@ -229,6 +231,7 @@ class _Loops:
             self.lhs = self._packed(self.m, self.height, self.lhs, lanes, "packed_lhs")
         if Outermost(self.n.name) in schedule:
             self._cut_columns()
+        self._merge_steps()
         body = [*self.copies, *(self._slices(self.sliced) if self.sliced else self._whole())]
         label, buffers = self.kernel.label, self.kernel.buffers
         workspace, scratch = tuple(self.workspace), tuple(self.scratch)
@@ -252,6 +255,31 @@ class _Loops:
             for w in self.writes
         )
         self.n, self.outer = column, [block, *self.outer]
+
+    def _merge_steps(self) -> None:
+        """Neighbouring summed axes that both operands walk as one become one: a longer loop."""
+        found: list[Var] = []
+        for inner in self.summed:
+            outer = found[-1] if found else None
+            if outer is None or not self._is_one_walk(outer, inner):
+                found.append(inner)
+                continue
+            assert isinstance(inner.extent, int)
+            joined = Var(outer.name, outer.extent * inner.extent)
+            found[-1] = joined
+            self.lhs, self.rhs = (_joined(x, outer, inner, joined) for x in (self.lhs, self.rhs))
+        self.summed = tuple(found)
+
+    def _is_one_walk(self, outer: Var, inner: Var) -> bool:
+        if not isinstance(inner.extent, int):
+            return False
+        steps = [
+            (x.index.coefficient(outer), x.index.coefficient(inner)) for x in (self.lhs, self.rhs)
+        ]
+        return all(
+            far is not None and near is not None and far == near * inner.extent
+            for far, near in steps
+        )
 
     def _tile(self, epilogue: Sequence[Stmt], slice: tuple[Var, int] | None = None) -> Stmt:
         return Tile(
@@ -331,6 +359,14 @@ class _Loops:
         return [loop, *self._finish(self.kernel.axes, scalar.load("partial", index, dtype))]
 
 
+def _joined(load: Scalar, outer: Var, inner: Var, joined: Var) -> Scalar:
+    step = load.index.coefficient(inner) or 0
+    gone = load.index.substitute({outer: Index(), inner: Index()})
+    if load.kind != "load":
+        return load
+    return scalar.load(load.name, gone + Index.of(joined) * step, load.dtype)
+
+
 def _pack(
     kernel: Kernel,
     axis: Var,
@@ -346,7 +382,7 @@ def _pack(
     `axis` is cut into blocks, which are laid out one after the other where all extents are known.
     """
     others = [v for v in (*kernel.axes, *kernel.reduce_axes) if v != axis and _moves(operand, v)]
-    others.sort(key=lambda v: (isinstance(v.extent, int), -(operand.index.coefficient(v) or 0)))
+    others.sort(key=lambda v: isinstance(v.extent, int))  # else in the order in which tiles read
     assert isinstance(axis.extent, int)
     column = Index.of(axis)
     if all(isinstance(v.extent, int) for v in others) and axis.extent > block:

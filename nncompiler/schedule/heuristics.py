@@ -6,6 +6,7 @@ Figures are estimates in "vector instructions"; only their order matters.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from ir import scalar
 from ir.index import Index, Var
@@ -23,8 +24,9 @@ from ir.loops import (
 from ir.op import CHEAP, REGISTRY
 from ir.scalar import Scalar
 from ir.types import Dim, Extent, f32, f64
+from nncompiler.codegen.lanes import cover, lane_offsets
 from nncompiler.codegen.target import Target
-from nncompiler.schedule.axes import kernel_indices, kernel_scalars
+from nncompiler.schedule.axes import kernel_scalars
 
 TYPICAL_EXTENT = 64  # what a symbolic extent is taken for
 CHEAP_COST, DEAR_COST, DIVIDE_COST = 1, 14, 3
@@ -80,7 +82,9 @@ def fitting_lanes(extent: Dim, lanes: int) -> int:
 def row_cost(kernel: Kernel, axis: Var, lanes: int) -> float:
     """The estimated cost of all points where `axis` runs over the lanes."""
     work = sum(cost_of(s) for s in scalar.walk(kernel_scalars(kernel)))
-    memory = sum(_access_cost(index, axis, lanes) for index in kernel_indices(kernel))
+    memory = sum(_access_cost(index, axis, lanes) for index in _touched(kernel))
+    # guards are vectors of conditions where they move with the lanes
+    memory += sum(g.coefficient(axis) != 0 for g in _conditions(kernel))
     # a shuffle makes reading every second element cheap, not writing it
     memory += 6.0 * lanes * sum(w.index.coefficient(axis) == 2 for w in kernel.writes)
     steps = 1.0
@@ -96,11 +100,30 @@ def row_cost(kernel: Kernel, axis: Var, lanes: int) -> float:
     return total
 
 
+def _touched(kernel: Kernel) -> Iterator[Index]:
+    """Where the kernel reads and writes."""
+    yield from (s.index for s in scalar.walk(kernel_scalars(kernel)) if s.kind == "load")
+    yield from (w.index for w in kernel.writes)
+    if kernel.scatter:
+        yield kernel.scatter.index
+
+
+def _conditions(kernel: Kernel) -> Iterator[Index]:
+    """Indices that are compared, or values themselves."""
+    for s in scalar.walk(kernel_scalars(kernel)):
+        if s.kind == "at":
+            yield s.index
+        yield from (g.value for g in s.guards)
+
+
 def _access_cost(index: Index, axis: Var, lanes: int) -> float:
     stride = index.coefficient(axis)
     if stride == 0:
         return 0.5
-    return {1: 1.0, 2: 4.0}.get(stride or 0, 3.0 * lanes)
+    if stride is None:  # every element twice, rows side by side: a pattern of lanes is shuffled
+        offsets = lane_offsets(index, {v.name: lanes if v == axis else 1 for v in index.variables})
+        return 4.0 if offsets and cover(offsets) else 3.0 * lanes
+    return {1: 1.0, 2: 4.0}.get(stride, 3.0 * lanes)
 
 
 # --------------------------------------------------------------------------- contractions
