@@ -40,8 +40,10 @@ from ir.types import Dim, Extent, multiply
 from nncompiler.codegen.target import Target
 from nncompiler.options import Options
 from nncompiler.schedule.apply import row_loops, stores
+from nncompiler.schedule.depthwise import find_depthwise, plan_depthwise
 from nncompiler.schedule.dot import few_rows, find_dot, most_rows, plan_dot
 from nncompiler.schedule.heuristics import (
+    block_of_columns,
     choose_contract,
     choose_rows,
     fitting_lanes,
@@ -49,7 +51,7 @@ from nncompiler.schedule.heuristics import (
     size_of,
     tile_rows,
 )
-from nncompiler.schedule.images import plan_images, plan_whole, windowed
+from nncompiler.schedule.images import plan_columns, plan_images, plan_whole, windowed
 from nncompiler.schedule.results import results, row_major, sum_of
 from nncompiler.schedule.transforms import BY_RESULTS, Transforms
 from nncompiler.schedule.winograd import find_site, pays, plan_winograd
@@ -70,6 +72,9 @@ def plan_contraction(kernel: Kernel, target: Target, options: Options) -> tuple[
     fast = transforms and _by_fewer_products(kernel, number, transforms, target)
     if fast:
         return fast
+    depthwise = find_depthwise(kernel, number, target)
+    if depthwise is not None:
+        return plan_depthwise(kernel, depthwise, target)
     operand = kernel.reductions[0].value.args[number]
     roles = _roles(kernel, target)
     last = roles is not None and roles[3] is not operand
@@ -103,6 +108,12 @@ def plan_product(kernel: Kernel, target: Target) -> tuple[Kernel, Function]:
     dot = find_dot(kernel, target)
     if dot is not None and dot.cost < cost:
         return plan_dot(kernel, dot, target)
+    width = block_of_columns(kernel, n, rhs, target)
+    if width:
+        number = kernel.reductions[0].value.args.index(rhs)
+        found = plan_columns(kernel, number, n, width, plan=plan_product, target=target)
+        if found is not None:
+            return found
     schedule = choose_contract(kernel, m, n, lhs, rhs, target)
     kernel = replace(kernel, schedule=schedule)
     function = _Loops(kernel, m, n, lhs, rhs, target).function()

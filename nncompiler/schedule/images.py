@@ -26,7 +26,7 @@ from nncompiler.schedule.axes import map_kernel_indices
 from nncompiler.schedule.heuristics import size_of
 from nncompiler.schedule.staging import stage
 
-BLOCK = "_rows"
+BLOCK = "_block"
 STAGED = 1 << 18  # bytes of a staged block
 SCRATCH = 3 << 18  # bytes of all that a thread keeps to itself
 
@@ -55,11 +55,42 @@ def plan_images(
     if not _is_image(kernel, places(_operand(kernel, number)) or []):
         return None
     cut = _cut_rows(kernel, number)
+    blocks = [v for v in cut.axes if v not in kernel.axes and v.name.endswith(BLOCK)]
+    return _in_blocks(kernel, cut, number, blocks, last=last, plan=plan, target=target)
+
+
+def plan_columns(
+    kernel: Kernel, number: int, n: Var, width: int, *, plan: Plan, target: Target
+) -> tuple[Kernel, Function] | None:
+    """The same for a block of `width` columns `n` of an operand at a time: its rows, which lie far
+    apart, would fall on the same lines of the cache.
+
+        for i in batch:  for block of 64 columns:
+            staged[k, n] = x[i, k, block * 64 + n]
+            y[i, m, block] = contraction of w[m, k] with staged
+    """
+    block, column = Var(f"{n.name}{BLOCK}", size_of(n.extent) // width), Var(n.name, width)
+    cut = _cut(kernel, n, block, column)
+    return _in_blocks(kernel, cut, number, [block], last=False, plan=plan, target=target)
+
+
+def _in_blocks(
+    kernel: Kernel,
+    cut: Kernel,
+    number: int,
+    blocks: Sequence[Var],
+    *,
+    last: bool,
+    plan: Plan,
+    target: Target,
+) -> tuple[Kernel, Function] | None:
+    """The loops over the operand's outer axes and the blocks, with a copy for every pass."""
     found = places(_operand(cut, number))
     assert found is not None
-    around = [v for v in cut.axes if v not in kernel.axes and v.name.endswith(BLOCK)]
     alone = [p.terms[0][0] for p in found if _is_alone(p)]
-    around = [*(v for v in alone if v in cut.axes), *around]
+    inner_axes = [v for v in cut.axes if v not in kernel.axes and v not in blocks]
+    around = [v for v in alone if v in cut.axes and v not in (*blocks, *inner_axes)]
+    around += blocks
     order = [p for p in (without(p, around) for p in found) if p.terms]
     if any(not isinstance(p.extent, int) for p in order):
         return None
@@ -151,8 +182,12 @@ def _cut_rows(kernel: Kernel, number: int) -> Kernel:
     size = max(fitting, default=1)
     if size == v.extent:
         return kernel
-    block, inner = Var(f"{v.name}{BLOCK}", v.extent // size), Var(v.name, size)
-    change = {v: Index.of(block) * size + Index.of(inner)}
+    return _cut(kernel, v, Var(f"{v.name}{BLOCK}", v.extent // size), Var(v.name, size))
+
+
+def _cut(kernel: Kernel, v: Var, block: Var, inner: Var) -> Kernel:
+    """v -> block * size + inner"""
+    change = {v: Index.of(block) * size_of(inner.extent) + Index.of(inner)}
     axes = [a for old in kernel.axes for a in ((block, inner) if old == v else (old,))]
     kernel = map_kernel_indices(kernel, partial(Index.substitute, values=change))
     return replace(kernel, axes=tuple(axes))

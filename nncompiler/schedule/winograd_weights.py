@@ -80,7 +80,7 @@ def find_gradient(kernel: Kernel, number: int) -> Gradient | None:
         return None
     by_var = {p.terms[0][0]: p for p in others if len(p.terms) == 1 and p.guard is None}
     spots = [rows.terms[0][0], columns.terms[0][0]]
-    filters = [v for v in by_var if v in kernel.axes]
+    filters = [v for v in by_var if v in kernel.axes and v != channels[0].terms[0][0]]
     if len(others) != len(by_var) or set(by_var) != {*spots, *images, *filters}:
         return None
     axes = {*filters, channels[0].terms[0][0], rows.terms[1][0], columns.terms[1][0]}

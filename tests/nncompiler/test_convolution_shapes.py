@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,6 +58,16 @@ def convolutions(draw: Any) -> tuple[Graph, int]:
     return Graph("conv", (x, w, g), {"y": ops.relu(y) + 1, "dx": dx * 2, "dw": w - dw}), batch
 
 
+def depthwise(channels: int, rows: int, columns: int, kernel: int, stride: int) -> Graph:
+    x = ops.input("x", "f32", ("batch", channels, rows, columns))
+    w = ops.input("w", "f32", (channels, 1, kernel, kernel))
+    pads = ((kernel // 2,) * 2,) * 2
+    y = convolve(x, w, (stride, stride), pads, (1, 1), channels)
+    g = ops.input("g", "f32", y.shape)
+    dx, dw = differentiate(y, [x, w], g)
+    return Graph("depthwise", (x, w, g), {"y": ops.relu(y) + 1, "dx": dx * 2, "dw": w - dw})
+
+
 def feed_of(graph: Graph, batch: int) -> dict[str, Any]:
     random = np.random.default_rng(1)
     return {
@@ -99,3 +110,11 @@ def test_the_loops_mean_what_the_kernels_mean(drawn: tuple[Graph, int]) -> None:
         run_kernel(s.kernel, plain, {"batch": batch})
         for b in s.function.buffers:
             np.testing.assert_allclose(buffers[b.name], plain[b.name], rtol=1e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "shape", [(16, 8, 20, 3, 1), (17, 5, 33, 3, 1), (3, 8, 8, 5, 1), (16, 7, 140, 3, 2)]
+)
+def test_depthwise(shape: tuple[int, int, int, int, int]) -> None:
+    graph = depthwise(*shape)
+    check(lower_graph(graph), graph, feed_of(graph, 3))

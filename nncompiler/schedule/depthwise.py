@@ -1,0 +1,215 @@
+"""Takes a convolution that mixes no channels, or the gradient of its weights, gives its loops.
+
+    for n in batch:  for c in channels:           for c in channels:  for n in batch:
+        staged = x[n, c], padded                      staged = x[n, c], padded
+        for 4 rows of y, lanes over columns:          for 4 rows of g, lanes over columns:
+            sum all taps, a load serves 4 rows            sum into a register for every tap
+
+There is nothing to multiply as matrices: lanes run along the rows of an image, and what counts is
+how often memory is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from ir import scalar
+from ir.index import Index, Var
+from ir.loops import (
+    Accumulate,
+    Directive,
+    For,
+    Function,
+    Init,
+    Kernel,
+    Stmt,
+    Unroll,
+    Vectorize,
+    Write,
+)
+from ir.places import Place, places
+from ir.scalar import Scalar
+from nncompiler.codegen.target import Target
+from nncompiler.schedule.apply import stores
+from nncompiler.schedule.heuristics import fitting_lanes
+from nncompiler.schedule.results import sum_of
+from nncompiler.schedule.staging import stage
+from nncompiler.schedule.tiling import at
+
+MOST_ROWS = 4  # rows of the result that are computed at once
+PLANE = 1 << 18  # bytes of a channel of an image
+
+
+@dataclass(frozen=True)
+class Depthwise:
+    """The image and what it is multiplied by; per coordinate the variable along the image and the
+    tap; `around` are the images and channels; `is_gradient`: images are summed, taps are not."""
+
+    image: Scalar
+    other: Scalar
+    ways: tuple[Place, ...]
+    around: tuple[Var, ...]
+    is_gradient: bool
+
+    @property
+    def spots(self) -> list[Var]:
+        return [p.terms[0][0] for p in self.ways]
+
+    @property
+    def taps(self) -> list[Var]:
+        return [p.terms[1][0] for p in self.ways]
+
+
+def find_depthwise(kernel: Kernel, number: int, target: Target) -> Depthwise | None:
+    """The depthwise convolution that a kernel is, where operand `number` is its image."""
+    (reduction,) = kernel.reductions
+    image, other = (reduction.value.args[n] for n in (number, 1 - number))
+    found = places(image)
+    if found is None or other.kind != "load" or other.guards or other.args:
+        return None
+    alone = [p for p in found if len(p.terms) == 1]
+    ways = [_ordered(p) for p in found if len(p.terms) == 2]
+    if len(alone) + len(ways) < len(found) or not ways or any(p.guard for p in alone):
+        return None
+    spots, taps = ({p.terms[n][0] for p in ways} for n in (0, 1))
+    around = [p.terms[0][0] for p in alone]
+    channels, images = (
+        {v for v in around if v in part} for part in (kernel.axes, kernel.reduce_axes)
+    )
+    is_gradient = not spots & set(kernel.axes)
+    summed, kept = (spots | images, taps | channels) if is_gradient else (taps, spots | channels)
+    if set(kernel.reduce_axes) != summed or set(kernel.axes) != kept:
+        return None
+    count = math.prod(v.extent for v in taps if isinstance(v.extent, int))
+    if count > (target.registers - 6 if is_gradient else 32) or _is_large(ways, image):
+        return None
+    if is_gradient and other.index.coefficient(ways[-1].terms[0][0]) != 1:
+        return None
+    return Depthwise(image, other, tuple(ways), tuple(around), is_gradient)
+
+
+def _ordered(place: Place) -> Place:
+    """The longer variable first: that along the image."""
+    by_length = sorted(
+        place.terms, key=lambda t: -t[0].extent if isinstance(t[0].extent, int) else 0
+    )
+    return replace(place, terms=tuple(by_length))
+
+
+def _is_large(ways: Sequence[Place], image: Scalar) -> bool:
+    extents = [p.extent for p in ways if isinstance(p.extent, int)]
+    return math.prod(extents) * image.dtype.bytes > PLANE
+
+
+def plan_depthwise(kernel: Kernel, site: Depthwise, target: Target) -> tuple[Kernel, Function]:
+    """The scheduled kernel and its loops."""
+    dtype = site.image.dtype
+    staged, copies, buffer = stage(site.image, site.ways, (), target.lanes(dtype), "staged")
+    column = site.spots[-1]
+    lanes = fitting_lanes(column.extent, target.lanes(dtype))
+    rows = site.spots[-2] if len(site.spots) > 1 else Var("one", 1)
+    extent = rows.extent
+    assert isinstance(extent, int)
+    height = max(n for n in range(1, MOST_ROWS + 1) if extent % n == 0)
+    block = Var(f"{rows.name}_rows", extent // height)
+    points = [Index.of(block) * height + t for t in range(height)]
+    plan = _gradient if site.is_gradient else _results
+    body = plan(kernel, site, staged, rows, points)
+    inner: list[Stmt] = [For(column, "vector", lanes, body.each)]
+    for v in (*site.spots[:-2], block):
+        inner = [For(v, "serial", 1, tuple(inner))]
+    images = [v for v in site.around if v in kernel.reduce_axes]
+    stmts: list[Stmt] = [*copies, *inner]
+    for v in reversed(images):
+        stmts = [For(v, "serial", 1, tuple(stmts))]
+    stmts = [*body.before, *stmts, *body.after]
+    outer = [v for v in site.around if v not in images]
+    for v in reversed(outer):
+        stmts = [For(v, "serial", 1, tuple(stmts))]
+    schedule: tuple[Directive, ...] = (
+        Vectorize(column.name, lanes),
+        Unroll(rows.name, height),
+    )
+    own, shared = ((buffer,), ()) if outer else ((), (buffer,))
+    function = Function(kernel.label, kernel.buffers, tuple(stmts), own, shared)
+    return replace(kernel, schedule=schedule), function
+
+
+@dataclass(frozen=True)
+class _Body:
+    """Statements before the image, at each of its points, and after it."""
+
+    before: tuple[Stmt, ...]
+    each: tuple[Stmt, ...]
+    after: tuple[Stmt, ...]
+
+
+def _results(
+    kernel: Kernel, site: Depthwise, staged: Scalar, rows: Var, points: list[Index]
+) -> _Body:
+    """All rows of a block: their sums over the taps, then what is written."""
+    dtype = site.image.dtype
+    each: list[Stmt] = [Init(f"acc{t}", scalar.const(0, dtype)) for t in range(len(points))]
+    # in the order of the rows that are read: a load serves all that it meets
+    for taps, t in sorted(
+        product(_points(site.taps), range(len(points))), key=lambda p: _row_of(site, p)
+    ):
+        image = scalar.substitute(at(staged, taps), {rows: points[t]})
+        value = scalar.apply("mul", (at(site.other, taps), image), dtype)
+        each.append(Accumulate(f"acc{t}", "sum", value))
+    writes = [
+        w for t, point in enumerate(points) for w in _written(kernel, f"acc{t}", {rows: point})
+    ]
+    return _Body((), (*each, *stores(writes)), ())
+
+
+def _gradient(
+    kernel: Kernel, site: Depthwise, staged: Scalar, rows: Var, points: list[Index]
+) -> _Body:
+    """A sum for every tap over all rows of all images."""
+    dtype = site.image.dtype
+    taps = list(_points(site.taps))
+    names = [f"acc{number}" for number in range(len(taps))]
+    before = tuple(Init(name, scalar.const(0, dtype)) for name in names)
+    pairs = sorted(product(taps, range(len(points))), key=lambda p: _row_of(site, p))
+    each = []
+    for tap, t in pairs:
+        image = scalar.substitute(at(staged, tap), {rows: points[t]})
+        other = scalar.substitute(site.other, {rows: points[t]})
+        name = names[taps.index(tap)]
+        each.append(Accumulate(name, "sum", scalar.apply("mul", (other, image), dtype)))
+    writes = [
+        w
+        for name, tap in zip(names, taps, strict=True)
+        for w in _written(kernel, name, {v: Index.of(n) for v, n in tap.items()})
+    ]
+    return _Body(before, tuple(each), tuple(stores(writes)))
+
+
+def _written(kernel: Kernel, name: str, change: dict[Var, Index]) -> list[Write]:
+    """What is written at a point, from the sum of that name."""
+    acc = sum_of(kernel)
+    total = scalar.ref(name, acc.dtype)
+    found = []
+    for w in kernel.writes:
+        value = scalar.rewrite(w.value, lambda s: total if s is acc else None)
+        value = scalar.substitute(value, change)
+        found.append(replace(w, index=w.index.substitute(change), value=value))
+    return found
+
+
+def _points(taps: Sequence[Var]) -> list[dict[Var, int]]:
+    ranges = [range(v.extent) for v in taps if isinstance(v.extent, int)]
+    return [dict(zip(taps, point, strict=True)) for point in product(*ranges)]
+
+
+def _row_of(site: Depthwise, pair: tuple[dict[Var, int], int]) -> tuple[int, ...]:
+    """Which row of the image a tap reads for row t of the result, then the tap."""
+    taps, t = pair
+    if len(site.ways) == 1:
+        return tuple(taps.values())
+    (_, step), (tap, far) = site.ways[-2].terms
+    return (t * step + taps[tap] * far, *taps.values())
