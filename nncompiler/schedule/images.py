@@ -18,7 +18,7 @@ from functools import partial
 from ir import scalar
 from ir.dependence import scalars
 from ir.index import Index, Var
-from ir.loops import Buffer, For, Function, Kernel, Stmt, Store, Tile, Transpose, statements
+from ir.loops import Buffer, For, Function, Kernel, Stmt, Store, Tile, Transpose, When, statements
 from ir.places import Place, places, without
 from ir.scalar import Scalar
 from nncompiler.codegen.target import Target
@@ -122,8 +122,12 @@ def plan_whole(
         operand, found, (), target.lanes(operand.dtype), f"staged{number}"
     )
     planned, function = plan(_on(kernel, number, staged), target)
+    always = [When(w.symbol, 0) for w in function.whens[:1]] * len(copies)
+    whens = (*always, *function.whens)
     body, workspace = (*copies, *function.body), (buffer, *function.workspace)
-    function = replace(function, buffers=kernel.buffers, body=body, workspace=workspace)
+    function = replace(
+        function, buffers=kernel.buffers, body=body, workspace=workspace, whens=whens
+    )
     return replace(kernel, schedule=planned.schedule), function
 
 
@@ -201,6 +205,8 @@ def _wrapped(
 ) -> Function | None:
     """The function's loops inside of those over images, each after its copy. Buffers that change
     with the image belong to one thread; None where they are too large for that."""
+    if function.whens:
+        return None
     body = list(function.body)
     once: list[Stmt] = []
     while body and _is_fixed(body[0], around, staged.name):

@@ -149,7 +149,7 @@ def test_columns_that_fill_no_tile(columns: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64", "i32"])
-@pytest.mark.parametrize(("width", "filters"), [(13, 5), (16, 1), (37, 7), (100, 4)])
+@pytest.mark.parametrize(("width", "filters"), [(13, 5), (16, 2), (37, 7), (100, 4)])
 def test_dot_products_along_a_summed_axis(width: int, filters: int, dtype: str) -> None:
     graph = few(width, filters, dtype)
     lowered = lower_graph(graph)
