@@ -18,7 +18,7 @@ from functools import partial
 from ir import scalar
 from ir.dependence import scalars
 from ir.index import Index, Var
-from ir.loops import Buffer, For, Function, Kernel, Stmt, Store, Tile, Transpose, When, statements
+from ir.loops import Buffer, For, Function, Kernel, Stmt, Store, Tile, Transpose, statements
 from ir.places import Place, places, without
 from ir.scalar import Scalar
 from nncompiler.codegen.target import Target
@@ -122,8 +122,7 @@ def plan_whole(
         operand, found, (), target.lanes(operand.dtype), f"staged{number}"
     )
     planned, function = plan(_on(kernel, number, staged), target)
-    always = [When(w.symbol, 0) for w in function.whens[:1]] * len(copies)
-    whens = (*always, *function.whens)
+    whens = (*[None] * len(copies), *function.whens) if function.whens else ()
     body, workspace = (*copies, *function.body), (buffer, *function.workspace)
     function = replace(
         function, buffers=kernel.buffers, body=body, workspace=workspace, whens=whens
