@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-settings.register_profile("project", deadline=None, derandomize=True, max_examples=25)
+EXAMPLES = int(os.environ.get("NNC_EXAMPLES", 25))  # of every test by hypothesis
+
+settings.register_profile("project", deadline=None, derandomize=True, max_examples=EXAMPLES)
 settings.register_profile("search", deadline=None, max_examples=1000)  # HYPOTHESIS_PROFILE=search
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "project"))
 

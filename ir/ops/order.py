@@ -16,8 +16,8 @@ from ir.ops.core import Array
 
 SMALL = 4096  # nodes and edges
 # In times between two nodes of which one needs the other:
-NODE, EDGE = 0.14, 0.01  # until the next one may start
-PATIENCE = 3  # how much longer the way of a node of another formula may be
+NODE, EDGE = 0.2, 0.01  # until the next one may start
+PATIENCE = 0  # how much longer the way of a node of another formula may be
 
 
 def order_nodes(sources: Array, targets: Array, formulas: Array) -> Array:

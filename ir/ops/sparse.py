@@ -24,11 +24,12 @@ from ir.graph import Literal, Node, make
 from ir.op import REGISTRY, Lowering, Op, Sample, register
 from ir.ops import formula
 from ir.ops.core import Array, random_for
+from ir.ops.cotangents import Columns, columns_between, parts_of
 from ir.ops.indexing import scatter_add
 from ir.ops.leaves import constant, input
 from ir.ops.pieces import concatenate, pad
 from ir.ops.structure import Edges, Structure, check_structure, inside, stretches
-from ir.ops.sweeps import attributes, beside, ones, plan, sweep, width_of
+from ir.ops.sweeps import attributes, beside, ones, plan, spread, sweep, width_of
 from ir.ops.terms import Terms
 from ir.types import DType, TensorType, i32
 
@@ -107,55 +108,68 @@ def evaluate_formula(text: str, z: Array, extras: Sequence[Array]) -> Array:
 
 def _sweep_vjp(g: Node, y: Node, weights: Node, *rest: Node, **attrs: Any) -> tuple[Any, ...]:
     """The adjoint of a node's sum is cotangent + slope * (cotangent of the state + sum of weight *
-    adjoint over the edges that leave): a sweep along the reversed edges. A term of what is no sum
-    is a node between the two, with a slope of its own."""
+    adjoint over the edges that leave): a sweep along the reversed edges. A cotangent of a state is
+    a source of it, a term of what is no sum a node between two others, with a slope of its own."""
     s = _structure(attrs)
     x, extras = (rest[0], rest[1:]) if s.sources else (None, rest)
     count, width = len(s.rows), s.sources
     states = width + count
     slots, numbers = s.edges.T.astype(np.int64)
     every, codes = np.arange(states + count), s.codes
-    whole = y
-    if not np.array_equal(codes, every):
-        whole = _again(weights, rest, s, attrs["formulas"])
-        place = np.full(len(every), -1)
-        place[codes] = np.arange(len(codes))
-        g = _spread(g, place)
-    of_states, of_sums = columns_of(g, width, states), columns_of(g, states, states + count)
-    given = [whole[:, states:], *extras]
-    given += [v for v in (of_states, of_sums) if v is not None]
-    present = (of_states is not None, of_sums is not None)
-    texts = [_adjoint(t, len(extras), *present, weights.dtype) for t in attrs["formulas"]]
+    whole = y if np.array_equal(codes, every) else _again(weights, rest, s, attrs["formulas"])
+    z = whole[:, states:]
+    parts = parts_of(g, codes)
+    of_x, of_states = columns_between(parts, 0, width), columns_between(parts, width, states)
+    of_sums = _as_matrix(columns_between(parts, states, states + count), states, count)
+    given = [z, *extras] if of_sums is None else [z, *extras, of_sums]
+    texts = [
+        _adjoint(text, len(extras), of_sums is not None, weights.dtype)
+        for text in attrs["formulas"]
+    ]
     kinds = s.formulas
     pieces = [(texts[kinds[a]], b - a) for a, b in stretches(kinds)]
     terms = Terms.of(s, attrs["formulas"])
-    assert isinstance(weights.shape[0], int)
-    ends, back, lengths = terms.ends, terms.back(weights.shape[0]), weights
     if terms.count:
-        slopes = terms.slopes(weights, whole[:, :states], whole[:, states:])
-        given = [beside([given[0], slopes]), *(_widened(v, terms.count) for v in given[1:])]
+        slopes = terms.slopes(weights, whole[:, :states], z)
+        given = [beside([z, slopes]), *(_widened(v, terms.count) for v in given[1:])]
         pieces.append(("mul z x0", terms.count))
+    # a cotangent of a state is a source, whose edges leave it as it is
+    start, reached = of_states or (None, np.zeros(0, np.int64))
+    sources = len(reached)
+    assert isinstance(weights.shape[0], int)
+    back = terms.back(weights.shape[0], sources, reached - width)
+    lengths = weights
+    if terms.count or sources:
         lengths = concatenate([weights, ones(weights.dtype)], 0)
-    total = sweep(lengths, back, pieces, extras=given, kept=range(count + terms.count))
-    products = pair_sums(whole[:, :states], total, slots, ends)
-    d_weights = products
+    kept = range(sources, sources + count + terms.count)
+    total = sweep(lengths, back, pieces, x=start, extras=given, kept=kept)
+    ends = terms.ends
+    d_weights = pair_sums(whole[:, :states], total, slots, ends)
     if not np.array_equal(numbers, np.arange(weights.shape[0])):
-        d_weights = scatter_add(products, constant(numbers.astype(np.int32)), weights.shape[0])
+        d_weights = scatter_add(d_weights, constant(numbers.astype(np.int32)), weights.shape[0])
     result: list[Node | None] = [d_weights]
     if x is not None:
         outer = slots < width
         forth = Edges(ends[outer], slots[outer], numbers[outer])
         by_x = sweep(weights, forth, (("", width),), x=total)
-        of_x = columns_of(g, 0, width)
-        result.append(by_x if of_x is None else by_x + of_x)
+        own_x = _as_matrix(of_x, 0, width)
+        result.append(by_x if own_x is None else by_x + own_x)
     own = total[:, :count] if terms.count else total
     if all(_is_offset(text, len(extras), weights.dtype) for text in attrs["formulas"]):
         by_offset = own if of_sums is None else own - of_sums
         return (*result, *(by_offset for _ in extras))
-    reached = sweep(lengths, back, pieces, extras=given)[:, :count]
-    reached = reached if of_states is None else reached + of_states
-    found = _slopes(whole[:, states:], extras, s, attrs["formulas"])
-    return (*result, *(slope * reached for slope in found))
+    sums = sweep(lengths, back, pieces, x=start, extras=given)[:, :count]
+    return (*result, *(slope * sums for slope in _slopes(z, extras, s, attrs["formulas"])))
+
+
+def _as_matrix(columns: Columns | None, first: int, count: int) -> Node | None:
+    """(batch, count): columns at their codes, of which the first is `first`; None for zeros."""
+    if columns is None:
+        return None
+    x, codes = columns
+    if np.array_equal(codes, np.arange(first, first + count)):
+        return x
+    return spread(x, np.arange(len(codes)), codes - first, count)
 
 
 def _widened(x: Node, columns: int) -> Node:
@@ -163,19 +177,16 @@ def _widened(x: Node, columns: int) -> Node:
 
 
 @cache
-def _adjoint(text: str, arity: int, of_state: bool, of_sum: bool, dtype: DType) -> str:
+def _adjoint(text: str, arity: int, of_sum: bool, dtype: DType) -> str:
     """The formula of the adjoint of a node with that formula; its arguments are the node's sum,
-    the node's own arguments, and the cotangents of its state and of its sum where they are."""
+    the node's own arguments, and the cotangent of its sum where there is one."""
 
     def adjoint(reached: Node, z: Node, *rest: Node) -> Node:
         _, slope, _ = formula.derivative(text, z, rest[:arity])
-        others = list(rest[arity:])
-        if of_state:
-            reached = reached + others.pop(0)
         reached = reached * slope
-        return reached + others.pop(0) if of_sum else reached
+        return reached + rest[arity] if of_sum else reached
 
-    return formula.trace(adjoint, extras=1 + arity + of_state + of_sum, dtype=dtype)
+    return formula.trace(adjoint, extras=1 + arity + of_sum, dtype=dtype)
 
 
 @cache
@@ -193,36 +204,6 @@ def _again(weights: Node, rest: Sequence[Node], s: Structure, formulas: tuple[st
     every = np.arange(s.sources + 2 * len(rows))
     full = replace(s, rows=rows, kept=every.astype(np.int32))
     return make("sweep", weights, *rest, **attributes(full, formulas))
-
-
-def columns_of(g: Node, a: int, b: int) -> Node | None:
-    """g[:, a:b]; None where it is certainly zeros, as around the cotangent of a part."""
-    match g.op.name:
-        case "add":
-            left, right = (columns_of(i, a, b) for i in g.inputs)
-            if left is None or right is None:
-                return right if left is None else left
-            return left + right
-        case "pad" if g.attrs["value"] == 0 and g.attrs["low"][0] == g.attrs["high"][0] == 0:
-            (part,), low = g.inputs, g.attrs["low"][1]
-            first, end = max(a, low), min(b, low + width_of(part.type))
-            inner = columns_of(part, first - low, end - low) if first < end else None
-            return None if inner is None else pad(inner, (0, first - a), (0, b - end))
-    return g if (a, b) == (0, width_of(g.type)) else g[:, a:b]
-
-
-def _spread(g: Node, places: Array) -> Node:
-    """Columns of g at the places, zeros where the place is -1."""
-    parts: list[Node] = []
-    for a, b in stretches(np.where(places < 0, -(1 << 40), places - np.arange(len(places)))):
-        first = int(places[a])
-        parts.append(_zeros(g, b - a) if first < 0 else g[:, first : first + b - a])
-    return beside(parts)
-
-
-def _zeros(like: Node, width: int) -> Node:
-    zero = constant(0.0, like.dtype)
-    return make("broadcast", zero, shape=(like.shape[0], width), axes=())
 
 
 def _slopes(z: Node, extras: Sequence[Node], s: Structure, formulas: Sequence[str]) -> list[Node]:

@@ -51,16 +51,18 @@ class Terms:
         ends[self.edges] = len(self.structure.rows) + np.arange(self.count)
         return ends
 
-    def back(self, one: int) -> Edges:
-        """The reversed edges between nodes and terms; `one` is the number of a weight of one."""
+    def back(self, one: int, sources: int, reached: Array) -> Edges:
+        """The reversed edges between nodes and terms, and one from each of so many sources to the
+        node that it reaches; `one` is the number of a weight of one."""
         s = self.structure
         slots, numbers = s.edges.T.astype(np.int64)
         inner = slots >= s.sources
         ends = self.ends
+        nodes = [ends[inner], s.targets[self.edges].astype(np.int64)]
         return Edges(
-            np.concatenate([ends[inner], s.targets[self.edges].astype(np.int64)]),
-            np.concatenate([slots[inner] - s.sources, ends[self.edges]]),
-            np.concatenate([numbers[inner], np.full(self.count, one)]),
+            np.concatenate([np.arange(sources), *(sources + n for n in nodes)]),
+            np.concatenate([reached, slots[inner] - s.sources, ends[self.edges]]),
+            np.concatenate([np.full(sources, one), numbers[inner], np.full(self.count, one)]),
         )
 
     def slopes(self, weights: Node, states: Node, sums: Node) -> Node:

@@ -67,10 +67,11 @@ def lift(wiring: Wiring) -> list[Block]:
     for number, (*_, kind, nodes) in enumerate(parts):
         title = "sparse" if kind == SPARSE else "layer"
         numbers[title] += 1
-        # outputs last and in the user's order, so that they lie side by side
-        nodes.sort(key=lambda n: (n in rank, rank.get(n, 0), order(n)))
+        nodes.sort(key=order)
         if kind == SPARSE:
             nodes.sort(key=lambda n: wiring.neurons[n].text or "")
+        # outputs last and in the user's order, so that they lie side by side
+        nodes.sort(key=lambda n: (n in rank, rank.get(n, 0)))
         ordered = tuple(nodes)
         edges = [e for n in ordered for e in wiring.incoming[n]]
         own = set(ordered)

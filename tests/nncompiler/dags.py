@@ -22,6 +22,10 @@ F: dict[str, Any] = {
 }
 
 
+AGGREGATIONS = ("sum", "product", "min", "max", "mean", "median")
+BOUNDED = ("tanh", "sigmoid", "gaussian")
+
+
 def random_dag(
     seed: int,
     neurons: int,
@@ -54,6 +58,18 @@ def random_dag(
     return g
 
 
+def mixed_dag(seed: int, neurons: int, **options: Any) -> Any:
+    """A random graph of all aggregations, whose values stay near one whatever its depth."""
+    g = random_dag(seed, neurons, aggregations=AGGREGATIONS, **options)
+    for node, data in g.nodes(data=True):
+        if data.get("aggregation") == "product" and data["activation"] not in BOUNDED:
+            data["activation"] = BOUNDED[seed % len(BOUNDED)]
+        for _, _, edge in g.in_edges(node, data=True):
+            if "weight" in edge and data["aggregation"] == "sum":
+                edge["weight"] /= np.sqrt(g.in_degree(node))
+    return g
+
+
 def weight_name(g: Any, u: Any, v: Any) -> str:
     return str(g.edges[u, v].get("weight_name", f"{u}->{v}"))
 
@@ -67,10 +83,9 @@ def aggregate(kind: str, p: Any) -> tuple[Any, Any]:
     if kind == "product":
         return p.prod(), np.array([np.delete(p, i).prod() for i in range(len(p))])
     if kind == "median":
-        middle = np.argsort(p)[(len(p) - 1) // 2 : len(p) // 2 + 1]
-        slope = np.zeros_like(p)
-        slope[middle] = 1 / len(middle)
-        return statistics.median(p.tolist()), slope
+        ordered = sorted(p.tolist())
+        low, high = (p == ordered[i] for i in ((len(p) - 1) // 2, len(p) // 2))
+        return statistics.median(ordered), 0.5 * (low / low.sum() + high / high.sum())
     value = p.max() if kind == "max" else p.min()
     hit = p == value
     return value, hit / hit.sum()

@@ -18,8 +18,7 @@ from nncompiler.codegen.target import preset
 from nncompiler.frontend.activations import ACTIVATIONS, ROW_WISE
 from nncompiler.frontend.neat import OURS
 from nncompiler.programs import comparators
-from tests.nncompiler.dags import ends, evaluate, random_dag
-from tests.nncompiler.test_dag_values import ALL
+from tests.nncompiler.dags import AGGREGATIONS, ends, evaluate, random_dag
 
 OPTIONS = nnc.Options(threads=1)
 NAMES = sorted(ACTIVATIONS.keys() - ROW_WISE)
@@ -49,7 +48,7 @@ def layered(seed: int, inputs: int = 3, outputs: int = 2, hidden: int = 12) -> A
     g = nx.DiGraph(inputs=list(range(inputs)), outputs=list(range(count - outputs, count)))
     g.add_nodes_from(range(inputs))
     for v in range(inputs, count):
-        kind, name = str(rng.choice(ALL)), str(rng.choice(SMOOTH))
+        kind, name = str(rng.choice(AGGREGATIONS)), str(rng.choice(SMOOTH))
         g.add_node(v, activation=name, aggregation=kind, bias=float(rng.normal()))
         for u in rng.choice(min(v, count - outputs), size=int(rng.integers(1, 4)), replace=False):
             g.add_edge(int(u), v, weight=float(rng.normal()))
@@ -72,7 +71,9 @@ def test_values_are_those_of_the_definition(
         weighted(random_dag(seed + i, neurons, density=density, isolated=isolated), seed + i)
         for i in range(2)
     ]
-    graphs += [weighted(random_dag(seed + 2, neurons, aggregations=ALL, activations=SMOOTH), seed)]
+    graphs += [
+        weighted(random_dag(seed + 2, neurons, aggregations=AGGREGATIONS, activations=SMOOTH), seed)
+    ]
     for g in graphs:
         rng = np.random.default_rng(seed)
         width = len(ends(g)[0])
@@ -123,7 +124,7 @@ def test_activations_of_ones_own_are_formulas_too() -> None:
     np.testing.assert_allclose(y[0], [[2 / 3, -0.75], [4 / 5, -1.5]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("aggregation", ALL)
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("terms", [1, 2, 3, 7, 18, 33])
 def test_aggregations_of_many_terms(aggregation: str, terms: int) -> None:
     g = nx.DiGraph()
