@@ -86,7 +86,7 @@ def find_gradient(kernel: Kernel, number: int) -> Gradient | None:
     axes = {*filters, channels[0].terms[0][0], rows.terms[1][0], columns.terms[1][0]}
     whole = set(kernel.axes) == axes and set(kernel.reduce_axes) == {*spots, *images}
     known = all(isinstance(v.extent, int) for v in (channels[0].terms[0][0], *filters))
-    if len(filters) != 1 or not whole or not known:
+    if len(filters) != 1 or filters[0] == channels[0].terms[0][0] or not whole or not known:
         return None
     here = (by_var[spots[0]], by_var[spots[1]])
     image_axis = images[0] if images else None

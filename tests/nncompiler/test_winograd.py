@@ -22,11 +22,17 @@ from tests.stages import stages
 
 
 def network(
-    batch: Any, channels: int, size: tuple[int, int], filters: int, pad: int, dtype: str = "f32"
+    batch: Any,
+    channels: int,
+    size: tuple[int, int],
+    filters: int,
+    pad: int,
+    dtype: str = "f32",
+    groups: int = 1,
 ) -> Graph:
     x = ops.input("x", dtype, (batch, channels, *size))
-    w = ops.input("w", dtype, (filters, channels, 3, 3))
-    y = convolve(x, w, (1, 1), ((pad, pad),) * 2, (1, 1), 1)
+    w = ops.input("w", dtype, (filters, channels // groups, 3, 3))
+    y = convolve(x, w, (1, 1), ((pad, pad),) * 2, (1, 1), groups)
     g = ops.input("g", dtype, y.shape)
     dx, dw = differentiate(y, [x, w], g)
     return Graph("conv", (x, w, g), {"y": ops.relu(y), "dx": dx, "dw": w - dw * 0.5})
@@ -66,9 +72,14 @@ CASES = {
 
 def uses_winograd(graph: Graph, results: int) -> bool:
     """Do the result and both gradients go through transforms?"""
+    return transformed(graph, results) == 3
+
+
+def transformed(graph: Graph, results: int) -> int:
+    """How many kernels go through transforms."""
     found = lower_graph(graph, options=Options(winograd=results)).scheduled
     buffers = [b for s in found for b in (*s.function.scratch, *s.function.workspace)]
-    return sum(b.name == "elements" for b in buffers) == 3
+    return sum(b.name == "elements" for b in buffers)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -121,6 +132,16 @@ def test_the_transforms_give_the_sums_of_products(results: int) -> None:
 
 def test_few_channels_are_summed_directly() -> None:
     assert not uses_winograd(network("batch", 3, (32, 32), 16, 1), 2)
+
+
+@pytest.mark.parametrize("groups", [2, 32])
+def test_groups_are_summed_directly(groups: int) -> None:
+    graph = network("batch", 32, (14, 14), 32, 1, groups=groups)
+    assert transformed(graph, 2) == 0
+    feed = feed_of(graph, 3)
+    found = Session(compile_graph(graph, options=Options(cache=False)))(feed)
+    for output, value in run_graph(graph, feed).items():
+        np.testing.assert_allclose(found[output], value, rtol=1e-4, atol=2e-3, err_msg=output)
 
 
 @pytest.mark.parametrize("wrong", [1, 3, -2, True, None])
