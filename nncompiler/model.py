@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from nncompiler.explain.answer import Known
     from nncompiler.explain.explanation import Explanation
+    from nncompiler.picture.drawing import Picture
     from nncompiler.roofline import ProfileTable
 
 
@@ -239,6 +240,20 @@ class Model(Machine):
         if self.settings.recurrent:
             raise ValueError("explain does not write derivatives through time (recurrent=True)")
         return explain(self, what, targets, self._definitions)
+
+    def picture(self, x: Any = None) -> Picture:
+        """The graph as SVG, shown in notebooks; `.svg` is its text, `.save(path)` writes it.
+
+        Neurons: edges blue above and red below zero, wider the larger the weight, the layers found
+        in frames; layers (and graphs of more than 300 neurons or 1500 edges): a box each. With x,
+        the data of one example, neurons and layers show their values for it.
+        """
+        from nncompiler.picture.drawing import picture  # for people, not for training
+
+        return picture(self, x)
+
+    def _repr_svg_(self) -> str:
+        return self.picture().svg
 
     def profile(self, x: Any, t: Any = None, repeats: int = 20) -> ProfileTable:
         """Per kernel: time, GFLOP/s, GB/s, share of one step (of forward without targets), and the

@@ -100,15 +100,22 @@ class Explanation:
         given = self.data(x, t)
         values, symbols = bind_inputs([n for n in self.names if n.attrs["id"] in given], given)
         made = {f.leaf: f for f in self.steps}
-        with np.errstate(all="ignore"):
-            for formula in (*in_order(self.head, made), self.head):
-                found = ChainMap({}, values)
-                for node in topological([formula.value]):
-                    if node not in found:
-                        arrays = [found[i] for i in node.inputs]
-                        found[node] = evaluate_node(node, arrays, symbols)
-                values[formula.leaf] = found[formula.value]
+        compute((*in_order(self.head, made), self.head), values, symbols)
         return np.array(values[self.head.leaf])
+
+
+def compute(
+    formulas: Iterable[Formula], values: dict[Node, Array], symbols: Mapping[str, int]
+) -> None:
+    """Adds the values of formulas, each after those that it is made of, to those of the leaves."""
+    with np.errstate(all="ignore"):
+        for formula in formulas:
+            found = ChainMap({}, values)
+            for node in topological([formula.value]):
+                if node not in found:
+                    arrays = [found[i] for i in node.inputs]
+                    found[node] = evaluate_node(node, arrays, symbols)
+            values[formula.leaf] = found[formula.value]
 
 
 def _equation(writer: Writer, formula: Formula, plain: bool) -> str:

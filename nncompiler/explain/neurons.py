@@ -98,6 +98,11 @@ class Neurons:
         node = neuron.node
         bias = self._number(f"{node}.bias", of_node("b", node))
         edges = self.wiring.incoming[node]
+        for edge in edges:
+            if edge.source not in self.values:
+                message = f"edge '{edge.name}' brings what was computed a step of time before"
+                hint = "formulas are for networks without memory"
+                raise fail(message, node=node, hint=hint)
         terms = [self._weight(e) * self.values[e.source] for e in edges]
         a = self._lane("seen", "a", node)
         if terms and neuron.aggregation != "sum":
@@ -164,6 +169,8 @@ class Neurons:
 
     def _add_loss(self) -> None:
         """The loss of an example by the values (or what they are activations of) of the outputs."""
+        if not self.objective.losses:
+            return
         ((name, loss),) = self.objective.losses.items()
         outputs = self.wiring.outputs
         target = self.objective.targets[name]
