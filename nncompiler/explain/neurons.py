@@ -98,11 +98,6 @@ class Neurons:
         node = neuron.node
         bias = self._number(f"{node}.bias", of_node("b", node))
         edges = self.wiring.incoming[node]
-        for edge in edges:
-            if edge.source not in self.values:
-                message = f"edge '{edge.name}' brings what was computed a step of time before"
-                hint = "formulas are for networks without memory"
-                raise fail(message, node=node, hint=hint)
         terms = [self._weight(e) * self.values[e.source] for e in edges]
         a = self._lane("seen", "a", node)
         if terms and neuron.aggregation != "sum":

@@ -13,6 +13,7 @@ import numpy as np
 from ir.interpret import bind_inputs
 from nncompiler.explain.explanation import compute
 from nncompiler.explain.neurons import Neurons
+from nncompiler.frontend.delays import find_delays
 from nncompiler.frontend.lifting import SPARSE, Block, lift
 from nncompiler.frontend.packing import check_shared
 from nncompiler.frontend.wiring import read_wiring
@@ -68,9 +69,9 @@ def picture(model: Model, x: Any = None) -> Picture:
             f"found (single neurons up to {MOST_NEURONS} and {MOST_EDGES} edges)"
         )
         return _finish(model, draw_boxes(boxes, links, scene.largest), 0.0, scene.largest, note)
-    return _finish(
-        model, draw_neurons(scene), scene.heaviest, scene.largest, _edge_by_edge(scene.blocks)
-    )
+    notes = [_edge_by_edge(scene.blocks), "broken lines: delayed" if scene.delays else ""]
+    note = "; ".join(filter(None, notes))
+    return _finish(model, draw_neurons(scene), scene.heaviest, scene.largest, note)
 
 
 def _edge_by_edge(blocks: Sequence[Block]) -> str:
@@ -88,7 +89,10 @@ def _edge_by_edge(blocks: Sequence[Block]) -> str:
 def scene_of(model: Model, x: Any = None) -> Scene:
     """Weights, biases and (with x) values of a graph of neurons as they are now."""
     source, settings = model.source, model.blueprint.settings
-    wiring = check_shared(read_wiring(source, settings.outputs, settings.real))
+    delays = find_delays(source) if settings.recurrent else None
+    if delays is not None and x is not None:
+        raise ValueError("values are shown of networks without memory, this one is recurrent")
+    wiring = check_shared(read_wiring(source, settings.outputs, settings.real, delays))
     numbers, weights = {}, {}
     for u, v, data in source.edges(data=True):
         name = data.get("weight_name", f"{u}->{v}")
@@ -110,6 +114,7 @@ def scene_of(model: Model, x: Any = None) -> Scene:
         wiring.inputs,
         wiring.outputs,
         frozen,
+        delays or {},
     )
 
 

@@ -1,7 +1,7 @@
 """Takes a graph of neurons, gives shapes: circles in columns, edges by sign and size of weights.
 
 Layers that the compiler found stand in a frame. All nodes and edges of the user's graph are there;
-those that take no part in the outputs are dashed, frozen edges dotted.
+those that take no part in the outputs are dashed, frozen edges dotted, delayed ones broken.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nncompiler.frontend.delays import Delays
 from nncompiler.frontend.lifting import SPARSE, Block
 from nncompiler.picture.boxes import Drawing
 from nncompiler.picture.colors import filling, ink_on, line
@@ -27,7 +28,8 @@ CROWDED = 24  # neurons in a column above which they are drawn smaller
 @dataclass(frozen=True)
 class Scene:
     """What is drawn: the graph, weights by edge (None: unknown) and their parameters' names, biases
-    and values by neuron, the blocks found, and which neurons and parameters take part."""
+    and values by neuron, the blocks found, which neurons and parameters take part, and the edges
+    that bring what was computed steps of time before."""
 
     graph: nx.DiGraph[Any]
     weights: Mapping[tuple[Hashable, Hashable], float | None]
@@ -38,6 +40,7 @@ class Scene:
     inputs: Sequence[Hashable]
     outputs: Sequence[Hashable]
     frozen: frozenset[str]
+    delays: Delays
 
     @property
     def heaviest(self) -> float:
@@ -57,7 +60,7 @@ class _Sizes:
 
 def draw_neurons(scene: Scene) -> Drawing:
     owner = {n: b.name for b in scene.blocks for n in b.members if _is_framed(b)}
-    ranks = ranks_of(scene.graph, scene.blocks)
+    ranks = ranks_of(scene.graph, scene.blocks, scene.delays)
     fullest = max([0, *(list(ranks.values()).count(r) for r in set(ranks.values()))])
     sizes = _Sizes(9.0, 9.0, 150.0) if fullest > CROWDED else _Sizes(17.0, 18.0, 150.0)
     place = {n: i for i, n in enumerate([*scene.inputs, *scene.outputs])}
@@ -133,14 +136,16 @@ def _edge(
         between = zip(range(ranks[u] + 1, ranks[v]), layout.routes.get(edge, []), strict=False)
         middle = [(MARGIN + c * sizes.column, place - top) for c, place in between]
         path = curve([(x + sizes.radius, y), *middle, (p - sizes.radius, q)])
-    else:  # back in time, or to itself
-        far = min(y, q) - 3 * sizes.radius
-        ends = (x, far, p, far, p, q - sizes.radius)
+    else:  # what closes a cycle, or leads to the neuron itself
+        far = min(y, q) - (2.4 if u == v else 3.0) * sizes.radius
+        side = 2.2 * sizes.radius if u == v else 0.0
+        ends = (x - side, far, p + side, far, p, q - sizes.radius)
         path = f"M{number(x)} {number(y - sizes.radius)}C{' '.join(map(number, ends))}"
     shared = f", shared as {name}" if name not in (None, f"{u}->{v}") else ""
     still = ", frozen" if name in scene.frozen else ""
     size = "no weight" if weight is None else f"weight {weight:.6g}"
     aside = "" if name is not None else ", takes no part"
+    late = f", delay {scene.delays[edge]}" if edge in scene.delays else ""
     shape = element(
         "path",
         d=path,
@@ -148,9 +153,15 @@ def _edge(
         stroke=color,
         stroke_width=width,
         stroke_linecap="round" if name is not None else None,
-        stroke_dasharray="1 5" if still else "5 4" if aside else None,
+        stroke_dasharray="1 5" if still else "5 4" if aside else "9 3" if late else None,
     )
-    return titled(f"{u} -> {v}: {size}{shared}{still}{aside}", shape, class_="edge")
+    parts = [shape]
+    if ranks[v] <= ranks[u]:
+        tip = q - sizes.radius
+        corners = ((p - 4.0, tip - 7), (p + 4.0, tip - 7), (p, tip))
+        points = " ".join(f"{number(a)},{number(b)}" for a, b in corners)
+        parts.append(element("polygon", points=points, fill=color))
+    return titled(f"{u} -> {v}: {size}{shared}{late}{still}{aside}", *parts, class_="edge")
 
 
 def _neuron(scene: Scene, node: Hashable, at: tuple[float, float], sizes: _Sizes) -> str:

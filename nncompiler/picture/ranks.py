@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nncompiler.frontend.lifting import SPARSE, Block
@@ -18,8 +18,16 @@ def natural(node: Hashable) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(p), p) if p.isdecimal() else (1, 0, p) for p in parts)
 
 
-def ranks_of(graph: nx.DiGraph[Any], blocks: Sequence[Block] = ()) -> dict[Hashable, int]:
-    """Sinks stand in the last column, with the layer that they are part of if all of it are."""
+def ranks_of(
+    graph: nx.DiGraph[Any],
+    blocks: Sequence[Block] = (),
+    without: Collection[tuple[Hashable, Hashable]] = (),
+) -> dict[Hashable, int]:
+    """Sinks stand in the last column, with the layer that they are part of if all of it are; the
+    edges of `without` do not count."""
+    if without:
+        graph = graph.copy()
+        graph.remove_edges_from(without)
     ranks: dict[Hashable, int] = {}
     for node in _walk(graph):
         before = [ranks[u] for u in graph.predecessors(node) if u in ranks and u != node]

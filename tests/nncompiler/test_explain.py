@@ -285,7 +285,7 @@ def test_an_aggregation_names_what_it_gives() -> None:
     assert found["m_4"] == "w14 z_1 w24 z_2"
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 10**6), neurons=st.integers(2, 14), batch=st.sampled_from([1, 4]))
 def test_formulas_of_random_graphs_are_exact(seed: int, neurons: int, batch: int) -> None:
     g = random_dag(
@@ -346,6 +346,13 @@ def test_what_is_not_there_is_refused_by_name() -> None:
         laboratory(loss=None).explain("w36")
     with pytest.raises(ValueError, match="targets is"):
         laboratory().explain("w36", targets="numbers")
+
+
+def test_networks_with_memory_are_refused() -> None:
+    g = nx.DiGraph([("x", "h"), ("h", "y"), ("y", "h")])
+    model = nnc.compile(g, loss="mse", recurrent=True, options=OPTIONS)
+    with pytest.raises(ValueError, match="through time"):
+        model.explain("h->y")
 
 
 def test_long_sums_are_shortened_on_paper_alone() -> None:

@@ -148,6 +148,22 @@ def test_frozen_shared_and_unused_edges_are_told_apart() -> None:
     assert shape(edges["c -> aside: weight 1, takes no part"], "path").get("stroke-dasharray")
 
 
+def test_delayed_edges_are_told_apart() -> None:
+    g = nx.DiGraph()
+    g.add_node("h", activation="tanh")
+    g.add_weighted_edges_from(
+        [("x", "h", 1.0), ("h", "y", 0.5), ("y", "h", -1.0), ("h", "h", 0.25)]
+    )
+    g.graph.update(inputs=["x"], outputs=["y"])
+    model = compiled(g, recurrent=True)
+    edges = groups(model.picture(), "edge")
+    back = shape(edges["y -> h: weight -1, delay 1"], "path")
+    assert back.get("stroke-dasharray") == "9 3"
+    assert "h -> h: weight 0.25, delay 1" in edges and "x -> h: weight 1" in edges
+    with pytest.raises(ValueError, match="without memory"):
+        model.picture(np.ones(1))
+
+
 def test_trained_weights_are_drawn_as_they_are_now() -> None:
     model = compiled(signs())
     before = model.picture().svg
