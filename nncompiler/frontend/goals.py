@@ -84,14 +84,20 @@ def make_objective(
 def _metrics(given: object, losses: Mapping[str, Loss]) -> dict[str, dict[str, Metric | Ranking]]:
     """By output, the same of all where they are not given so; by name."""
     if isinstance(given, Mapping):
-        for output in given:
+        chosen = by_name(given)
+        for output in chosen:
             if output not in losses:
                 raise fail(
                     f"metrics of '{output}', an output without a loss", hint=suggest(output, losses)
                 )
-        return {output: dict(map(make_metric, _listed(some))) for output, some in given.items()}
+        return {output: dict(map(make_metric, _listed(some))) for output, some in chosen.items()}
     found = dict(map(make_metric, _listed(given)))
     return dict.fromkeys(losses, found)
+
+
+def by_name(given: Mapping[Any, Any]) -> dict[str, Any]:
+    """Values by the names of nodes, which need not be strings."""
+    return {str(node): value for node, value in given.items()}
 
 
 def _listed(metrics: object) -> Sequence[object]:
@@ -101,20 +107,21 @@ def _listed(metrics: object) -> Sequence[object]:
 def _loss_weights(
     given: Mapping[str, float] | None, losses: Mapping[str, Loss]
 ) -> dict[str, float]:
-    for name, weight in (given or {}).items():
+    chosen = by_name(given or {})
+    for name, weight in chosen.items():
         if name not in losses:
             raise fail(
                 f"loss_weights of '{name}', an output without a loss", hint=suggest(name, losses)
             )
         check_number(f"loss_weights['{name}']", weight)
-    return {name: float(weight) for name, weight in (given or {}).items()}
+    return {name: float(weight) for name, weight in chosen.items()}
 
 
 def _losses(loss: object, network: Network) -> dict[str, Loss]:
     outputs = network.build(False).outputs
     if loss is None:
         return {}
-    chosen: Mapping[Any, Any] = loss if isinstance(loss, Mapping) else dict.fromkeys(outputs, loss)
+    chosen = by_name(loss) if isinstance(loss, Mapping) else dict.fromkeys(outputs, loss)
     for name in chosen:
         if name not in outputs:
             raise fail(f"the loss of '{name}', which is not an output", hint=suggest(name, outputs))

@@ -203,6 +203,8 @@ def slice_(
     """start:stop:step along one axis, or x[index] with NumPy's index."""
     if index is not None:
         return x[tuple(index) if isinstance(index, list) else index]
+    if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
+        raise TypeError(f"axis has to be a whole number, not {axis!r}; index= takes several axes")
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(f"axis {axis} is out of bounds for {x.type}")
     before = (slice(None),) * (axis % x.ndim)
@@ -211,9 +213,14 @@ def slice_(
 
 @kind
 def pad(site: Site, x: Node, *, pad_width: Any, constant_values: float = 0.0) -> Node:
-    """As numpy.pad with mode "constant"; a pair per axis."""
-    pairs = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
-    low, high = [int(a) for a, _ in pairs], [int(b) for _, b in pairs]
+    """As numpy.pad with mode "constant"; a pair per axis, the batch's among them."""
+    widths = np.asarray(pad_width)
+    if widths.shape != (x.ndim, 2) or widths.dtype.kind not in "iu" or (widths < 0).any():
+        raise ValueError(
+            f"pad_width has a pair of numbers from 0 for each of {x.ndim} axes, the batch's first: "
+            f"{tuple((0, 0) for _ in x.shape)} pads nothing; not {pad_width!r}"
+        )
+    low, high = widths.T.tolist()
     return ops.pad(x, low, high, constant_values)
 
 

@@ -77,6 +77,8 @@ def choose(axes: list[Axis], cost: float, symbols: set[str]) -> Split | None:
     for var, grain in axes:
         symbolic = isinstance(var.extent, Extent)
         units = ceil(size_of(var.extent) / grain)
+        if units == 0:
+            return None
         if len(chosen) == 2 or (not symbolic and (units < 2 or wanted < 2)):
             continue
         per = max(ceil(units / max(wanted, 1)), ceil(CHUNK * units / max(cost, 1)))

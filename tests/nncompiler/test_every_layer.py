@@ -135,6 +135,17 @@ def test_what_has_no_slope_still_compiles() -> None:
         check_model(model, lambda rows, c=case: c.data(rows)[0], differences=False)
 
 
+def test_a_value_without_elements() -> None:
+    g: Any = nx.DiGraph()
+    g.add_node("x", op="input", shape=("batch", 0))
+    g.add_node("move", op="parameter", shape=(0,))
+    g.add_node("moved", op="add")
+    g.add_node("y", op="dense", units=2, bias_initializer="ones")
+    g.add_edges_from([("x", "moved"), ("move", "moved"), ("moved", "y")])
+    model = nnc.compile(g, loss="mse", optimizer="adam", dtype="float64")
+    check_model(model, lambda rows: np.ones((rows, 0)))
+
+
 def test_every_kind_is_here() -> None:
     here = {case.op for case in (*LAYERS, *ELSEWHERE)} | {*NO_VALUES, *OF_NUMBERS}
     assert here == set(KINDS)

@@ -222,3 +222,16 @@ def test_fit_predicts_for_metrics_of_the_whole_data_only(monkeypatch: pytest.Mon
         model = nnc.compile(network(2), loss="cross_entropy", optimizer="sgd", metrics=metrics)
         model.fit(x, t, epochs=1, verbose=0)
         assert len(predictions) == expected, metrics
+
+
+def test_nodes_may_be_numbers() -> None:
+    g: Any = nx.DiGraph()
+    g.add_node(1, op="input", shape=("batch", 3))
+    for node in (2, 3):
+        g.add_node(node, op="dense", units=2)
+        g.add_edge(1, node)
+    model = nnc.compile(
+        g, loss={2: "mse", 3: "mae"}, loss_weights={2: 0.5}, optimizer="sgd", metrics={2: "mae"}
+    )
+    x, t = np.ones((4, 3)), {2: np.ones((4, 2)), 3: np.ones((4, 2))}
+    assert sorted(model.fit(x, t, verbose=0).history) == ["2_mae", "loss"]

@@ -364,6 +364,20 @@ def test_dense_acts_on_the_last_axis_of_any_value() -> None:
 @pytest.mark.parametrize(
     ("op", "attributes", "message"),
     [
+        ("slice", {"axis": [1], "stop": 2}, "axis has to be a whole number"),
+        ("pad", {"pad_width": 1}, "a pair of numbers from 0 for each of 2 axes, the batch's first"),
+        ("pad", {"pad_width": ((0, 0), (1, -1))}, "a pair of numbers from 0"),
+    ],
+)
+def test_mistakes_in_views_are_named(op: str, attributes: Any, message: str) -> None:
+    with pytest.raises(CompileError, match=message) as caught:
+        read_network(chain(source(), ("h", {"op": op, **attributes})))
+    assert caught.value.node == "h"
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "message"),
+    [
         ("dense", {"units": 2, "use_bias": "no"}, "use_bias is True or False, not 'no'"),
         ("dense", {"units": 2, "trainable": 1}, "trainable is True or False, not 1"),
         ("dense", {"units": 2, "weight_norm": None}, "weight_norm is True or False"),
