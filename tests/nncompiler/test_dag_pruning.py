@@ -56,6 +56,38 @@ def test_a_pruned_network_keeps_its_form_in_training() -> None:
     assert set(small.to_networkx().edges) == set(pruned.edges)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.75])
+def test_whole_neurons_go_and_layers_stay_dense(share: float) -> None:
+    sizes = (6, 20, 16, 3)
+    model = nnc.compile(mlp(*sizes), dtype="float64", options=OPTIONS)
+    g = model.to_networkx()
+    pruned = nnc.prune(model, share, neurons=True)
+    gone = {n for n in g if n not in pruned}
+    assert len(gone) == round(share * 36)
+    score = {
+        n: np.linalg.norm([d["weight"] for *_, d in g.in_edges(n, data=True)])
+        * np.linalg.norm([d["weight"] for *_, d in g.out_edges(n, data=True)])
+        for n in g
+        if g.in_degree(n) and g.out_degree(n)
+    }
+    for layer in ("l1", "l2"):  # relative to those beside it
+        mean = np.mean([value for n, value in score.items() if n.startswith(layer)])
+        score |= {n: value / mean for n, value in score.items() if n.startswith(layer)}
+    left = score.keys() - gone
+    assert not gone or max(score[n] for n in gone) <= min(score[n] for n in left)
+    small = nnc.compile(pruned, dtype="float64", options=OPTIONS)
+    assert all(layer.op == "neurons" for layer in small.blueprint.objective.inference.layers)
+    x = np.random.default_rng(0).normal(size=(7, 6))
+    np.testing.assert_allclose(small(x), zeroed(g, pruned)(x), rtol=1e-10, atol=1e-12)
+
+
+def test_neurons_below_a_threshold_go() -> None:
+    g: Any = nx.DiGraph()
+    g.add_weighted_edges_from([("x", "a", 1.0), ("x", "b", 3.0), ("a", "y", 0.5), ("b", "y", 4.0)])
+    pruned = nnc.prune(nnc.compile(g, options=OPTIONS), threshold=0.1, neurons=True)
+    assert list(pruned.nodes) == ["x", "b", "y"]
+
+
 def test_neurons_that_nothing_needs_are_removed() -> None:
     g: Any = nx.DiGraph()
     g.add_edge("x", "a", weight=1.0)
