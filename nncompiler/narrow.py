@@ -25,7 +25,7 @@ from ir.ops.pieces import concatenate, slice_
 from ir.ops.views import reshape
 from ir.types import Dim, Extent, Shape
 from nncompiler.fuse import split_spec
-from nncompiler.schedule.heuristics import MOST_COLUMN_SUMS, MOST_COLUMNS
+from nncompiler.schedule.heuristics import MOST_COLUMN_SUMS, MOST_COLUMNS, MOST_WIDE
 
 Place = tuple[Index, ...]
 COMBINE = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum"}
@@ -49,11 +49,14 @@ class _UnfitError(Exception):
 
 
 def _rows(graph: Graph) -> Extent | None:
-    """The extent of all rows, where no result has rows."""
+    """The extent of all rows, where no result has rows and no input long ones."""
     extents = {d for n in graph.nodes for d in n.shape if isinstance(d, Extent)}
     if len(extents) != 1 or any(n.type.symbols for n in graph.outputs.values()):
         return None
-    return extents.pop()
+    widths = (
+        prod(d for d in n.shape if isinstance(d, int)) for n in graph.inputs if n.type.symbols
+    )
+    return None if max(widths, default=0) > MOST_WIDE else extents.pop()
 
 
 class _Columns:

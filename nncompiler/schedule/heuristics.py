@@ -38,6 +38,7 @@ LONG_SLICE = 256  # summed elements between two additions to partial sums in mem
 MANY_SLICES, REREAD = 2, 32  # slices pay from this many on, and where so many rows read a column
 MOST_TURNED = 1 << 14  # elements of a block of the result that is written in another order
 MOST_COLUMNS, MOST_COLUMN_SUMS = 512, 20  # of a graph that is computed column by column
+MOST_WIDE = 7  # elements in the rows of its inputs: longer ones are better read as they lie
 FULL_UNROLL = 16  # reductions no longer than this are written out
 
 

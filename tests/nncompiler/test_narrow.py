@@ -65,6 +65,12 @@ def test_a_wider_network_stays_as_it_is() -> None:
     assert model.stages["loops"].count("void k") > 1
 
 
+def test_long_rows_stay_as_they_are() -> None:
+    x, w = ops.input("x", f32, (BATCH, 16)), ops.input("w", f32, (16, 1))
+    graph = simplify(Graph("sum", (x, w), {"s": ops.sum(x @ w, axis=0)}))
+    assert narrow(graph) is graph
+
+
 def test_results_with_rows_stay_as_they_are() -> None:
     x = ops.input("x", f32, (BATCH, 2))
     graph = simplify(Graph("forward", (x,), {"y": ops.tanh(x)}))
