@@ -89,6 +89,8 @@ class Layers:
         """Whether a value without a name is used so often that it gets one: u_norm.1"""
         if self._uses[node] < 2 or not value.dtype.is_float or _is_elementwise(value):
             return False
+        if value.op.lowering is Lowering.VIEW:
+            return False
         return any(n in self.tape.names for n in topological([value]))
 
     def _find_owners(self, order: Sequence[Node]) -> dict[Node, str]:

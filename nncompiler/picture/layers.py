@@ -33,11 +33,16 @@ def boxes_of_layers(model: Model, values: Mapping[str, Array]) -> tuple[list[Box
     """A box per node of the user's graph, in its order."""
     graph = model.source
     ranks = ranks_of(graph)
-    layers = {layer.name: layer for layer in model.blueprint.objective.training.layers}
+    parts = [part.blueprint for part in (*model.objectives.values(), model)]
+    layers = {layer.name: layer for b in parts for layer in b.objective.training.layers}
+    known = [*dict.fromkeys(name for b in parts for name in b.network.parameters)]
     boxes = []
     for node, data in graph.nodes(data=True):
         layer = layers.get(str(node))
-        boxes.append(_layer_box(model, str(node), ranks[node], data, layer, values.get(str(node))))
+        owner = str(data.get("share") or node)
+        own = {p: model.state[p] for p in known if p.startswith(f"{owner}.")}
+        value = values.get(str(node))
+        boxes.append(_layer_box(str(node), ranks[node], data, layer, own, value))
     links = [
         Link(
             str(u), str(v), f"{u} -> {v}" + (f": {layers[str(u)].type}" if str(u) in layers else "")
@@ -48,11 +53,11 @@ def boxes_of_layers(model: Model, values: Mapping[str, Array]) -> tuple[list[Box
 
 
 def _layer_box(
-    model: Model,
     name: str,
     rank: int,
     data: Mapping[str, Any],
     layer: Layer | None,
+    parameters: Mapping[str, Array],
     values: Array | None,
 ) -> Box:
     head = str(data["op"])
@@ -61,26 +66,15 @@ def _layer_box(
         head += f", {activation}"
     if layer is None:
         return Box(name, rank, name, (head, "takes no part"), f"{name}: takes no part", quiet=True)
-    parameters = [
-        p for p in model.blueprint.network.parameters if p.startswith(f"{_owner(name, data)}.")
-    ]
-    count = sum(model.state[p].size for p in parameters)
+    count = sum(array.size for array in parameters.values())
     lines = [head, str(layer.type)]
     if count:
         lines.append(f"{count:,} parameters")
     tip = [f"{name}: {head}, {layer.type}"]
-    tip += [f"{p} {model.state[p].shape}" for p in parameters]
-    weight = (
-        model.state[f"{_owner(name, data)}.weight"]
-        if f"{_owner(name, data)}.weight" in parameters
-        else None
-    )
-    matrix = None if weight is None or weight.ndim < 2 else weight.reshape(weight.shape[0], -1)
+    tip += [f"{p} {array.shape}" for p, array in parameters.items()]
+    weights = [a for p, a in parameters.items() if p.endswith(".weight") and a.ndim > 1]
+    matrix = weights[0].reshape(weights[0].shape[0], -1) if weights else None
     return Box(name, rank, name, tuple(lines), "\n".join(tip), matrix, values)
-
-
-def _owner(name: str, data: Mapping[str, Any]) -> str:
-    return str(data.get("share") or name)
 
 
 def boxes_of_blocks(model: Model, scene: Scene) -> tuple[list[Box], list[Link]]:

@@ -108,6 +108,7 @@ def test_layers_of_shared_weights_sum_over_their_uses() -> None:
     model = compiled(g)
     found = model.explain("twice.weight")
     assert found.formulas["dL/dW_twice"] == "1/N (sum_n z_x delta_a^T + sum_n z_a delta_b^T)"
+    assert found.formulas["a_a"] == "W_twice^T z_x + b_twice"
     assert "W_y is frozen" in model.explain("y.weight").text
     check(model, RNG.normal(size=(3, 4)), LABELS)
 

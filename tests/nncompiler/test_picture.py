@@ -235,7 +235,13 @@ def test_a_layer_graph_has_a_box_per_layer() -> None:
     assert len(groups(compiled(two_inputs()).picture(two), "node")) == 5
 
 
-def test_a_model_shared_by_objectives_and_unused_layers_is_drawn() -> None:
+def test_layers_of_objectives_take_part_and_unused_ones_do_not() -> None:
+    g = classifier()
+    g.add_node("other", op="dense", units=2)
+    g.add_edge("hidden", "other")
+    parts = {n: nnc.Objective(loss={n: "mse"}, optimizer="sgd") for n in ("scores", "other")}
+    boxes = groups(compiled(g, outputs=["scores"], objectives=parts).picture(), "node")
+    assert any(t.startswith("other: dense, f64[batch,2]\nother.weight (8, 2)") for t in boxes)
     g = classifier()
     g.add_node("aside", op="dense", units=2)
     g.add_edge("hidden", "aside")
