@@ -42,6 +42,7 @@ from nncompiler.options import Options
 from nncompiler.schedule.apply import row_loops, stores
 from nncompiler.schedule.depthwise import find_depthwise, plan_depthwise
 from nncompiler.schedule.dot import few_rows, find_dot, most_rows, plan_dot
+from nncompiler.schedule.gradients import find_image_gradient, plan_image_gradient
 from nncompiler.schedule.heuristics import (
     block_of_columns,
     choose_contract,
@@ -75,9 +76,15 @@ def plan_contraction(kernel: Kernel, target: Target, options: Options) -> tuple[
     depthwise = find_depthwise(kernel, number, target)
     if depthwise is not None:
         return plan_depthwise(kernel, depthwise, target)
+    gradient = find_image_gradient(kernel, number)
+    by_image = gradient and plan_image_gradient(kernel, gradient, target)
+    if by_image:
+        return by_image
     operand = kernel.reductions[0].value.args[number]
     roles = _roles(kernel, target)
-    last = roles is not None and roles[3] is not operand
+    # lanes along a staged image only where they are neighbours
+    along = roles is not None and roles[3] is operand and operand.index.coefficient(roles[1]) == 1
+    last = roles is not None and not along
     plan = partial(plan_contraction, options=options)
     found = plan_images(kernel, number, last=last, plan=plan, target=target)
     if found is None and operand.guards:

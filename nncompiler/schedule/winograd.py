@@ -265,7 +265,7 @@ class _Plan:
             self.tiling.load("elements", self.dtype, self.channel, self.place, tile),
             scalar.load(weights.name, right, self.dtype),
             (Store(sums.name, stored, acc),),
-            tile_rows(self.tiling.count, self.height),
+            tile_rows(self.tiling.count, self.height, stream=True),
             self.vectors,
             self.filter_lanes,
             UNROLL,

@@ -9,24 +9,20 @@ else the tiles of all images are transformed first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ir import scalar
 from ir.index import Guard, Index, Var
 from ir.loops import (
-    Accumulate,
     Buffer,
     Directive,
     For,
     Function,
-    Init,
     Kernel,
     Stmt,
     Store,
     Tile,
     TileBy,
-    Transpose,
     Vectorize,
 )
 from ir.places import Place, places
@@ -34,12 +30,11 @@ from ir.scalar import Scalar
 from ir.types import multiply
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.heuristics import fitting_lanes, tile_rows, tile_shape
-from nncompiler.schedule.results import results, sum_of
+from nncompiler.schedule.results import sum_of
+from nncompiler.schedule.taps import finish_taps, sums_of_images
 from nncompiler.schedule.tiling import Tiling, nest
 from nncompiler.schedule.transforms import TAPS, Transforms, both_ways, transposed
 from nncompiler.schedule.winograd import BLOCK, UNROLL, block_of_rows, fits, is_worth
-
-TURNED = 16  # channels whose taps are turned at a time
 
 
 @dataclass(frozen=True)
@@ -178,7 +173,10 @@ class _Plan:
             b for b in (*tiles, *other_tiles) if around and (self.by_image or b.name in blocks_of)
         ]
         shared = [b for b in (*tiles, *other_tiles) if b not in own]
-        last, scratch, workspace = self._results(sums)
+        taps = [p.terms[1][0] for p in site.ways]
+        last, scratch, workspace = finish_taps(
+            self.kernel, self.channel, self.filter, taps, self._taps, self.target
+        )
         return Function(
             self.kernel.label,
             self.kernel.buffers,
@@ -228,7 +226,7 @@ class _Plan:
             left,
             right,
             (Store("sums", index, value),),
-            tile_rows(self.channels, self.height),
+            tile_rows(self.channels, self.height, stream=True),
             self.vectors,
             self.filter_lanes,
             UNROLL,
@@ -242,46 +240,6 @@ class _Plan:
 
     # ------------------------------------------------------------ results
 
-    def _results(
-        self, sums: Buffer
-    ) -> tuple[Sequence[Stmt], tuple[Buffer, ...], tuple[Buffer, ...]]:
-        """The sums of all images transformed back, some channels at a time, then the results:
-        (statements, scratch, workspace)."""
-        block = max(n for n in range(1, TURNED + 1) if self.channels % n == 0)
-        outer, inner = Var("channels_block", self.channels // block), Var("channel", block)
-        change = {self.channel: Index.of(outer) * block + Index.of(inner)}
-        taps, filters, size = TAPS**2 * block, self.filters, TAPS**2
-        values = self._taps(change)
-        column = Index.of(self.filter)
-        stores = [
-            Store("taps", (Index.of(inner) * size + n) * filters + column, value)
-            for n, value in enumerate(values[0])
-        ]
-        loop = For(self.filter, "vector", self.filter_lanes, (*values[1], *stores))
-        body: list[Stmt] = [For(inner, "serial", 1, (loop,))]
-        i, j = (p.terms[1][0] for p in self.site.ways)
-        number = Index.of(inner) * size + Index.of(i) * TAPS + Index.of(j)
-        own = [Buffer("taps", self.dtype, taps * filters, True)]
-        axes: tuple[Var, ...] = (inner, i, j, self.filter)
-        total = scalar.load("taps", number * filters + column, self.dtype)
-        if self.kernel.writes[0].index.coefficient(self.filter) != 1:
-            tap = Var("tap", taps)
-            value = scalar.load("taps", Index.of(tap) * filters + column, self.dtype)
-            target = column * taps + Index.of(tap)
-            body.append(Transpose(self.filter, tap, "turned", target, value, self.filter_lanes))
-            own.append(Buffer("turned", self.dtype, taps * filters, True))
-            axes = (self.filter, inner, i, j)
-            total = scalar.load("turned", column * taps + number, self.dtype)
-        writes = tuple(
-            replace(w, index=w.index.substitute(change), value=scalar.substitute(w.value, change))
-            for w in self.kernel.writes
-        )
-        found = results(self.kernel, writes, axes, total, self.target)
-        body += found.body
-        if outer.extent == 1:  # stages of their own share nothing but what all threads see
-            return body, found.scratch, tuple(own)
-        return nest([outer], body), (*own, *found.scratch), ()
-
     def _taps(self, change: dict[Var, Index]) -> tuple[list[Scalar], list[Stmt]]:
         """(the gradients of the taps, the statements before) at a channel and a filter."""
         size = len(self.f.elements)
@@ -290,13 +248,6 @@ class _Plan:
             scalar.load("sums", self._index(image, Index.of(n)).substitute(change), self.dtype)
             for n in range(size**2)
         ]
-        before: list[Stmt] = []
-        if image is not None:
-            names = [f"sum{n}" for n in range(size**2)]
-            zero = scalar.const(0, self.dtype)
-            before += [Init(name, zero) for name in names]
-            adds = [Accumulate(name, "sum", x) for name, x in zip(names, loads, strict=True)]
-            before.append(For(image, "serial", 1, tuple(adds)))
-            loads = [scalar.ref(name, self.dtype) for name in names]
-        rows = [loads[n * size : (n + 1) * size] for n in range(size)]
+        sums, before = sums_of_images(loads, image)
+        rows = [sums[n * size : (n + 1) * size] for n in range(size)]
         return both_ways(transposed(self.f.weights), rows), before

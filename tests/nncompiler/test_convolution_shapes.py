@@ -112,6 +112,23 @@ def test_the_loops_mean_what_the_kernels_mean(drawn: tuple[Graph, int]) -> None:
             np.testing.assert_allclose(buffers[b.name], plain[b.name], rtol=1e-4, atol=2e-3)
 
 
+@pytest.mark.parametrize("batch", [1, "batch"])
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(3, 2, 1), (5, 1, 1), (3, 1, 2)])
+def test_gradients_of_weights_image_by_image(
+    batch: Any, kernel: int, stride: int, dilation: int
+) -> None:
+    x = ops.input("x", "f32", (batch, 24, 17, 19))
+    w = ops.input("w", "f32", (40, 24, kernel, kernel))
+    y = convolve(x, w, (stride,) * 2, ((2, 1),) * 2, (dilation,) * 2, 1)
+    g = ops.input("g", "f32", y.shape)
+    _, dw = differentiate(y, [x, w], g)
+    graph = Graph("gradient", (x, w, g), {"dw": w - 0.5 * dw})
+    lowered = lower_graph(graph)
+    (function,) = [s.function for s in lowered.scheduled]
+    assert "sums" in {b.name for b in function.workspace}
+    check(lowered, graph, feed_of(graph, 3))
+
+
 @pytest.mark.parametrize(
     "shape", [(16, 8, 20, 3, 1), (17, 5, 33, 3, 1), (3, 8, 8, 5, 1), (16, 7, 140, 3, 2)]
 )
