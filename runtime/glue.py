@@ -6,13 +6,17 @@ The function is a METH_FASTCALL method over a context: a table of 8-byte slots (
 what the entry wants. Whatever is unusual (other dtypes, shapes or strides, keywords, a failed
 check, an empty batch) goes to a Python callable with the very same arguments, so values and errors
 are those of the general way. Python's functions are reached through the table `nnc_api` (API), and
-only those of the stable ABI are: nothing is assumed of any object's layout but that of Py_buffer.
+only those of the stable ABI are: nothing is assumed of any object's layout but that of Py_buffer,
+and of an ndarray where it was found to be what NumPy documents (layout.py). The latter are read
+where no other thread can change them meanwhile.
 """
 
 from __future__ import annotations
 
 import re
 from enum import IntEnum
+
+from runtime import layout
 
 CALL, TABLE = "nnc_call", "nnc_api"
 
@@ -57,7 +61,9 @@ class Port(IntEnum):
     CAST = 8  # this Cast leads to HOME
     ALSO_2 = 9
     CAST_2 = 10
-    SIZE = 11
+    TYPE = 11  # the address of the type of arrays that are read directly, or 0
+    DTYPE = 12  # the address of their dtype
+    SIZE = 13
 
 
 class Cast(IntEnum):
@@ -183,6 +189,36 @@ declare float @llvm.fabs.f32(float)
 # The symbol's extent so far (0: not known yet), or -1 where the object is not what is wanted.
 _TAKE = """
 define internal i64 @take(ptr %c, ptr %port, ptr %view, ptr %object, i64 %extent) {
+  [array_type = port.TYPE] [own_dtype = port.DTYPE] [own_rank : port.RANK]
+  [own_shape = port.SHAPE]
+  %type_at = getelementptr i8, ptr %object, i64 $AT_TYPE
+  %type = load ptr, ptr %type_at
+  %is_array = icmp eq ptr %type, %array_type
+  br i1 %is_array, label %array, label %ask
+array:
+  %dtype_at = getelementptr i8, ptr %object, i64 $AT_DTYPE
+  %dtype = load ptr, ptr %dtype_at
+  %flags_at = getelementptr i8, ptr %object, i64 $AT_FLAGS
+  %flags = load i32, ptr %flags_at
+  %plain = and i32 %flags, $PLAIN
+  %nd_at = getelementptr i8, ptr %object, i64 $AT_RANK
+  %nd = load i32, ptr %nd_at
+  %array_rank = zext i32 %nd to i64
+  %same_dtype = icmp eq ptr %dtype, %own_dtype
+  %is_plain = icmp eq i32 %plain, $PLAIN
+  %same_nd = icmp eq i64 %array_rank, %own_rank
+  %fits_1 = and i1 %same_dtype, %is_plain
+  %fits_2 = and i1 %fits_1, %same_nd
+  br i1 %fits_2, label %direct, label %ask
+direct:
+  %array_data_at = getelementptr i8, ptr %object, i64 $AT_DATA
+  %array_data = load ptr, ptr %array_data_at
+  %array_shape_at = getelementptr i8, ptr %object, i64 $AT_SHAPE
+  %array_shape = load ptr, ptr %array_shape_at
+  %owner_at = getelementptr ptr, ptr %view, i64 1
+  store ptr null, ptr %owner_at
+  br label %axes
+ask:
   [get = api.PyObject_GetBuffer]
   %failed = call i32 %get(ptr %object, ptr %view, i32 $READ)
   %got = icmp eq i32 %failed, 0
@@ -192,15 +228,14 @@ clear:
   call void %forget()
   ret i64 -1
 kind:
-  %data = load ptr, ptr %view
-  [itemsize : view.3] [format = view.5] [shape = view.6]
+  %asked_data = load ptr, ptr %view
+  [itemsize : view.3] [format = view.5] [asked_shape = view.6]
   %rank_at = getelementptr i8, ptr %view, i64 36
   %rank32 = load i32, ptr %rank_at
   %rank = zext i32 %rank32 to i64
-  [wanted_rank : port.RANK] [wanted_size : port.ITEMSIZE]
-  [wanted_shape = port.SHAPE] [wanted_format : port.FORMAT]
-  %same_rank = icmp eq i64 %rank, %wanted_rank
-  %address = ptrtoint ptr %data to i64
+  [wanted_size : port.ITEMSIZE] [wanted_format : port.FORMAT]
+  %same_rank = icmp eq i64 %rank, %own_rank
+  %address = ptrtoint ptr %asked_data to i64
   %mask = sub i64 %itemsize, 1
   %astray = and i64 %address, %mask
   %aligned = icmp eq i64 %astray, 0
@@ -217,10 +252,10 @@ letter:
   %is_also_2 = icmp eq i64 %first, %also_2
   %cast_2 = select i1 %is_also_2, i64 %also_cast_2, i64 -1
   %cast_1 = select i1 %is_also, i64 %also_cast, i64 %cast_2
-  %cast = select i1 %same_letter, i64 $NONE, i64 %cast_1
+  %asked_cast = select i1 %same_letter, i64 $NONE, i64 %cast_1
   %as_wide = icmp eq i64 %itemsize, %wanted_size
   %size_fits = select i1 %same_letter, i1 %as_wide, i1 true
-  %castable = icmp sge i64 %cast, 0
+  %castable = icmp sge i64 %asked_cast, 0
   %letter_fits = and i1 %castable, %size_fits
   br i1 %letter_fits, label %ending, label %refuse
 ending:
@@ -229,15 +264,18 @@ ending:
   %ended = icmp eq i8 %second, 0
   br i1 %ended, label %axes, label %refuse
 axes:
-  %axis = phi i64 [ 0, %ending ], [ %next, %good ]
-  %known = phi i64 [ %extent, %ending ], [ %learned, %good ]
-  %size = phi i64 [ 1, %ending ], [ %larger, %good ]
-  %more = icmp slt i64 %axis, %rank
+  %axis = phi i64 [ 0, %ending ], [ 0, %direct ], [ %next, %good ]
+  %known = phi i64 [ %extent, %ending ], [ %extent, %direct ], [ %learned, %good ]
+  %size = phi i64 [ 1, %ending ], [ 1, %direct ], [ %larger, %good ]
+  %data = phi ptr [ %asked_data, %ending ], [ %array_data, %direct ], [ %data, %good ]
+  %shape = phi ptr [ %asked_shape, %ending ], [ %array_shape, %direct ], [ %shape, %good ]
+  %cast = phi i64 [ %asked_cast, %ending ], [ $NONE, %direct ], [ %cast, %good ]
+  %more = icmp slt i64 %axis, %own_rank
   br i1 %more, label %axis_one, label %done
 axis_one:
   %dim_at = getelementptr i64, ptr %shape, i64 %axis
   %dim = load i64, ptr %dim_at
-  %wanted_at = getelementptr i64, ptr %wanted_shape, i64 %axis
+  %wanted_at = getelementptr i64, ptr %own_shape, i64 %axis
   %wanted = load i64, ptr %wanted_at
   %symbolic = icmp eq i64 %wanted, -1
   %first_told = icmp eq i64 %known, 0
@@ -449,6 +487,7 @@ beside:
 }
 """
 
+_FIELDS = ("TYPE", "DATA", "RANK", "SHAPE", "DTYPE", "FLAGS")
 _TABLES = {"c": Slot, "port": Port}
 _LOAD = re.compile(r"\[(\w+) ([=:]) (\w+)\.(\w+)\]")
 _NUMBER = re.compile(r"\$(\w+)")
@@ -460,6 +499,7 @@ def text() -> str:
     [a = c.ENTRY] loads a pointer from a slot, [n : c.COUNT] a number; $NAME is a constant.
     """
     numbers: dict[str, int | str] = {item.name: item.value for item in (*Kind, *Cast)}
+    numbers |= {f"AT_{name}": getattr(layout, name) for name in _FIELDS} | {"PLAIN": layout.PLAIN}
     numbers |= {"VIEW": VIEW, "PORT": Port.SIZE.value, "READ": _READ, "WRITE": _WRITE, "CALL": CALL}
     table = f"@{TABLE} = global [{len(API)} x ptr] zeroinitializer\n"
     body = _NUMBER.sub(lambda m: str(numbers[m[1]]), _RELEASE_ALL + _CAST + _TAKE + _CALL)

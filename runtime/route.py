@@ -16,6 +16,7 @@ from runtime.frame import Frame
 from runtime.glue import VIEW, Cast, Kind, Slot
 from runtime.glue import Port as Field
 from runtime.inputs import Port
+from runtime.layout import array_type
 from runtime.native import BRIEF, Context, entry_address
 from runtime.recycle import result_empty
 from runtime.session import Session
@@ -60,8 +61,10 @@ def describe(context: Context, route: Route, frame: Frame) -> bool:
     context.number(Slot.SYMBOLS, frame.syms)
     context.number(Slot.TEAM, session.team or 0)
     context.lock(session.lock if session.writes else None)
-    context.number(Slot.DETACH, int(frame.work() > BRIEF))
-    _describe_ports(context, ports, frame, route.casts)
+    detached = frame.work() > BRIEF
+    context.number(Slot.DETACH, int(detached))
+    # while other threads run, only a buffer keeps them from resizing the array
+    _describe_ports(context, ports, frame, route.casts, 0 if detached else array_type())
     _describe_extents(context, route, frame)
     return True
 
@@ -119,7 +122,9 @@ def _collect(route: Route, frame: Frame) -> Any:
     return float(results[route.output]) if route.number else results[route.output]
 
 
-def _describe_ports(context: Context, ports: Sequence[Port], frame: Frame, casts: bool) -> None:
+def _describe_ports(
+    context: Context, ports: Sequence[Port], frame: Frame, casts: bool, direct: int
+) -> None:
     wanted = [-1 if isinstance(d, list) else d for port in ports for d in port.spec.shape]
     shapes = (ctypes.c_int64 * max(len(wanted), 1))(*wanted)
     where = ctypes.addressof(shapes)
@@ -139,6 +144,8 @@ def _describe_ports(context: Context, ports: Sequence[Port], frame: Frame, casts
             Field.CAST: also[0][1],
             Field.ALSO_2: also[1][0],
             Field.CAST_2: also[1][1],
+            Field.TYPE: direct,
+            Field.DTYPE: id(port.dtype),
         }
         table += [row[field] for field in Field if field is not Field.SIZE]
         where += 8 * rank

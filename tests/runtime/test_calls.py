@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import sysconfig
 import threading
 import weakref
 from dataclasses import replace
@@ -12,8 +13,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from runtime import route
 from runtime.direct import direct
 from runtime.glue import Slot
+from runtime.layout import array_type
 from runtime.route import Route
 from runtime.session import Session
 from runtime.state import State
@@ -192,6 +195,31 @@ def test_odd_arrays_give_the_same(step_artifact, kind):
         np.testing.assert_allclose(calls.call(ODD[kind](x), t), expected(x, t), rtol=1e-6)
         np.testing.assert_array_equal(calls.call(x, t), expected(x, t))
     assert calls.general == 4
+
+
+class Marked(np.ndarray):
+    """A subclass, whose objects have more than an array's fields."""
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_arrays_are_read_directly_or_asked(step_artifact, monkeypatch, direct):
+    """Subclasses, other objects of the same dtype and single rows fit either way."""
+    if not direct:
+        monkeypatch.setattr(route, "array_type", lambda: 0)
+    calls = step(step_artifact, "y")
+    x, t = data(4)
+    titled = np.dtype("f4", metadata={"unit": "m"})
+    for array in (x, x.view(Marked), x.view(titled), memoryview(x), x):
+        np.testing.assert_array_equal(calls.call(array, t), expected(x, t))
+    calls.call(x[:1], t[:1])
+    for part in (x[2:3], x[::4], np.asfortranarray(x[:1])):
+        np.testing.assert_array_equal(calls.call(part, t[:1]), expected(np.array(part), t[:1]))
+    assert calls.general <= 3
+
+
+def test_an_ndarray_is_laid_out_as_documented():
+    has_lock = not sysconfig.get_config_var("Py_GIL_DISABLED")
+    assert array_type() == (id(np.ndarray) if has_lock else 0)
 
 
 CASTS = {
