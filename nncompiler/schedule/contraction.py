@@ -60,7 +60,7 @@ from nncompiler.schedule.winograd_weights import find_gradient, gradient_pays, p
 
 SCATTER_COST = 30.0  # cycles of a vector that is written or read at a distance
 COPY_ROWS = 4.0  # a packed operand costs as much as so many rows of the product
-READ_TOGETHER = 128  # bytes: two lines, as the hardware fetches them
+READ_TOGETHER = 256  # bytes at most: pairs of lines, as the hardware fetches them
 TURN_COST = 8.0  # the same where a block of the result is turned before it is written
 
 
@@ -435,11 +435,12 @@ def _in_stretches(axis: Var, others: Sequence[Var], copy: Store, lanes: int) -> 
     """A copy block by block, where what is written lies together; of as many blocks at a time as
     share the lines that are read, which may be gone from the cache by the time of the next block.
 
-        for i in 1024 / 32:  for k:  unroll vector for j in 32 step 8: packed = W[k, i*32 + j]
+        for i in 1024 / 64:  for k:  unroll vector for j in 64 step 8: packed = W[k, i*64 + j]
     """
-    stretch = max(lanes, READ_TOGETHER // copy.value.dtype.bytes)
     assert isinstance(axis.extent, int)
-    if axis.extent % stretch or stretch % lanes:
+    most = READ_TOGETHER // copy.value.dtype.bytes
+    stretch = max((s for s in range(lanes, most + 1, lanes) if axis.extent % s == 0), default=0)
+    if stretch <= lanes:
         return For(axis, "vector", lanes, (_nest(others, copy),))
     far, near = Var(f"{axis.name}_far", axis.extent // stretch), Var(f"{axis.name}_near", stretch)
     change = {axis: Index.of(far) * stretch + Index.of(near)}

@@ -1,7 +1,7 @@
 """Takes names of functions, gives their largest error in ULP and their time per element.
 
     python tests/bench/ulp.py                     every 1999th f32, 200,000 f64, all functions
-    python tests/bench/ulp.py --stride 1 --type f32 exp      all 2^32 of f32: about two minutes
+    python tests/bench/ulp.py --stride 1 --type f32 exp      all 2^32 of f32: a minute or two
     python tests/bench/ulp.py --target avx2 --lanes 8 --type f32
     python tests/bench/ulp.py --torch             speed beside PyTorch, interleaved
 
@@ -54,6 +54,8 @@ REFERENCES: dict[str, Callable[..., Array]] = {
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "pow": np.power,
 }
+MONOTONE = {"exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "rsqrt"}
+LIKE_X = {"expm1", "log1p", "tanh", "sin"}
 RANGES = {"log": (1e-3, 1e3), "log1p": (-0.9, 1e3), "rsqrt": (1e-3, 1e3), "pow": (1e-2, 1e2)}
 
 
@@ -91,6 +93,19 @@ def inputs(op: str, dtype: DType, stride: int) -> Iterator[tuple[Array, ...]]:
         yield (np.concatenate([bits, *spread]),)
 
 
+def is_plain(op: str, x: Array, y: Array) -> bool:
+    """Whether neighbouring floats are seen to be right from the first and the last one: where a
+    monotone function gives one value, or a function that is x near 0 gives that."""
+    ends = [0, -1]
+    exact = REFERENCES[op](x[ends].astype(np.float64))
+    one_sign = bool((np.signbit(y) == np.signbit(exact[0])).all())
+    if op in MONOTONE and np.array_equal(y, np.full_like(y, y[0]), equal_nan=True):
+        is_nan = bool(np.isnan(y[0]))
+        return (one_sign or is_nan) and np.array_equal(exact.astype("f4"), y[ends], equal_nan=True)
+    near = np.abs(exact - x[ends]) <= 2.0**-25 * np.abs(x[ends])
+    return op in LIKE_X and bool(near.all()) and bool((y == x).all())
+
+
 def suspects(y: Array, exact: Array, largest: float) -> Array:
     """The numbers of the values whose error may be more than `largest` ULP, or that may be wrong:
     a quick test, as a step of f32 is at least 2^-24 of the value."""
@@ -109,8 +124,10 @@ def worst(op: str, function: Native, dtype: DType, stride: int) -> tuple[float, 
     largest, place, count = 0.0, 0.0, 0
     for args in inputs(op, dtype, stride):
         with np.errstate(all="ignore"):
-            exact = REFERENCES[op](*(a.astype(wide) for a in args))
             y = function(*args)
+            if dtype is f32 and len(args) == 1 and is_plain(op, *args, y):
+                continue
+            exact = REFERENCES[op](*(a.astype(wide) for a in args))
             found = suspects(y, exact, largest) if dtype is f32 else np.arange(y.size)
         if not found.size:
             continue

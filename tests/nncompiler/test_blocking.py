@@ -18,6 +18,7 @@ from ir.types import bind_dim
 from ir.verify_loops import verify_function
 from nncompiler.autodiff import differentiate
 from nncompiler.codegen.llvm import assemble, host
+from nncompiler.codegen.target import preset
 from nncompiler.options import Options
 from nncompiler.pipeline import lower_graph
 from runtime.artifact import Artifact
@@ -148,6 +149,32 @@ def test_columns_that_fill_no_tile(columns: int) -> None:
         )
 
 
+@pytest.mark.parametrize(("rows", "stretch"), [(1024, 64), (1000, 40), (1003, 0)])
+def test_a_transposed_operand_is_packed_in_whole_lines(rows: int, stretch: int) -> None:
+    a, b = ops.input("a", "f32", (300, rows)), ops.input("b", "f32", (300, 260))
+    lowered = lower_graph(Graph("product", (a, b), {"y": a.T @ b}), target=preset("avx512"))
+    (scheduled,) = lowered.scheduled
+    assert Pack("lhs") in scheduled.kernel.schedule
+    text = print_function(scheduled.function)
+    assert (f"_near < {stretch};" in text) if stretch else ("_near" not in text)
+    random = np.random.default_rng(0)
+    feed = {n.attrs["id"]: random.normal(size=n.shape).astype("f4") for n in (a, b)}
+    buffers = {x.name: np.zeros(x.size, x.dtype.numpy) for x in scheduled.function.buffers}
+    for name, value in feed.items():
+        buffers[name][:] = value.ravel()
+    run_function(scheduled.function, buffers, {})
+    (written,) = [x.name for x in scheduled.function.buffers if x.written]
+    expected = feed["a"].T @ feed["b"]
+    np.testing.assert_allclose(buffers[written].reshape(rows, 260), expected, atol=1e-3)
+    found = run_native(Graph("product", (a, b), {"y": a.T @ b}), feed)
+    np.testing.assert_allclose(found["y"], expected, atol=1e-3)
+
+
+def run_native(graph: Graph, feed: dict[str, Any]) -> dict[str, Any]:
+    lowered = lower_graph(graph)
+    return Session(Artifact(lowered.plan, assemble(lowered.module, lowered.target)))(feed)
+
+
 @pytest.mark.parametrize("dtype", ["f32", "f64", "i32"])
 @pytest.mark.parametrize(("width", "filters"), [(13, 5), (16, 2), (37, 7), (100, 4)])
 def test_dot_products_along_a_summed_axis(width: int, filters: int, dtype: str) -> None:
@@ -164,7 +191,7 @@ def test_dot_products_along_a_summed_axis(width: int, filters: int, dtype: str) 
         for n in graph.inputs
     }
     expected = run_graph(graph, feed)["dw"]
-    found = Session(Artifact(lowered.plan, assemble(lowered.module, lowered.target)))(feed)["dw"]
+    found = run_native(graph, feed)["dw"]
     np.testing.assert_array_equal(found, expected)
     buffers = {
         b.name: np.zeros(bind_dim(b.size, {"batch": 3}), b.dtype.numpy) for b in function.buffers
