@@ -12,6 +12,7 @@ from ir.index import Var
 from ir.loops import For, Kernel, Stmt
 from ir.sparse_loops import PairSums, Sweep
 from ir.types import Dim, Extent, multiply
+from nncompiler.schedule.axes import kernel_scalars
 from nncompiler.schedule.heuristics import cost_of
 
 Cost = list[Any]  # [constant, {symbol: coefficient}]
@@ -40,12 +41,28 @@ def _terms(stmt: Sweep | PairSums, kernel: Kernel) -> int:
 
 
 def moved(kernel: Kernel) -> Cost:
-    """Every buffer once: what must come from and go to memory if nothing is in a cache."""
+    """Every buffer once, of tables the rows that are picked: what must come from and go to memory
+    if nothing is in a cache."""
     parts = []
+    picked, scatter = _picked(kernel), kernel.scatter
     for buffer in kernel.buffers:
-        both = 2 if buffer.written and _is_read(kernel, buffer.name) else 1
-        parts.append(_scaled(buffer.size, both * buffer.dtype.bytes))
+        added = scatter is not None and (scatter.buffer, scatter.combine) == (buffer.name, "sum")
+        both = 2 if buffer.written and (added or _is_read(kernel, buffer.name)) else 1
+        if buffer.name in picked:
+            every = (*kernel.axes, *kernel.reduce_axes)
+            parts.append(_times(every, both * buffer.dtype.bytes))
+        else:
+            parts.append(_scaled(buffer.size, both * buffer.dtype.bytes))
     return _sum(parts)
+
+
+def _picked(kernel: Kernel) -> set[str]:
+    """Buffers of which only rows at computed places are read or written."""
+    loads = [s for s in scalar.walk(kernel_scalars(kernel)) if s.kind == "load"]
+    found = {s.name for s in loads if s.args} - {s.name for s in loads if not s.args}
+    found -= {w.buffer for w in kernel.writes}
+    scatter = kernel.scatter
+    return found | {scatter.buffer} if scatter and scatter.base == scatter.buffer else found
 
 
 def _is_read(kernel: Kernel, name: str) -> bool:

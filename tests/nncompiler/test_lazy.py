@@ -14,6 +14,7 @@ from ir import ops
 from ir.graph import Graph, topological
 from ir.interpret import run_graph
 from ir.types import f64, i32
+from nncompiler.codegen.costs import moved
 from nncompiler.reference import Reference
 from nncompiler.simplify import simplify
 from tests.layer_laws import assert_same_state, check_model
@@ -195,6 +196,14 @@ def test_rows_are_summed_and_renewed_whatever_the_indices(forms: int) -> None:
         expected, found = run_graph(graph, values), run_graph(simple, values)
         for name, array in expected.items():
             np.testing.assert_allclose(found[name], array, rtol=1e-12, atol=1e-12)
+
+
+def test_a_profile_counts_the_rows_that_are_moved_not_the_table() -> None:
+    model = compiled(network(), nnc.Adam(lazy=True))
+    kernels = {k.label: moved(k) for k in model.program("step").lowered.kernels}
+    found = [cost for label, cost in kernels.items() if "new" in label and "n_weight" in label]
+    rows = LENGTH * (2 * WIDTH * 8 + 4)  # rows of the batch are read and stored, and their numbers
+    assert found == [[0, {"batch": rows}]] * 3
 
 
 def test_no_index_at_all_changes_nothing() -> None:
