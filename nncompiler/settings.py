@@ -156,6 +156,8 @@ def _several(metrics: Any) -> Any:
     """A tuple of metrics from one or several, by output where they are given so."""
     if isinstance(metrics, Mapping):
         return {output: _several(some) for output, some in metrics.items()}
+    if metrics is None:
+        return ()
     if isinstance(metrics, str) or callable(metrics):
         return (metrics,)
     if not isinstance(metrics, Iterable):

@@ -228,8 +228,12 @@ def _weights(t: Any, sample_weight: Any, class_weight: Mapping[int, float] | Non
     if isinstance(t, (dict, tuple)):
         raise ValueError("class_weight needs a single target of class labels")
     labels = np.asarray(t)
-    if labels.ndim == 2:
-        labels = labels.argmax(axis=1) if labels.shape[1] > 1 else labels[:, 0]
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        if labels.size and not (labels.min() >= 0 and labels.max() <= 1):
+            raise ValueError("class_weight needs class labels or their probabilities, not values")
+        labels = labels.argmax(axis=1)
+    elif labels.ndim == 2:
+        labels = labels[:, 0]
     if labels.ndim != 1:
         raise ValueError(f"class_weight needs class labels, got a target of shape {labels.shape}")
     weights = np.ones(len(labels))

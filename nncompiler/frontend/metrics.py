@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ir import ops
 from ir.graph import Node
-from ir.types import i32
+from ir.types import DType, boolean, i32
 from nncompiler.errors import call_user
 from nncompiler.frontend.losses import LABELS, Loss, one_over
 from nncompiler.frontend.names import suggest
@@ -104,7 +104,7 @@ def make_metric(value: object) -> tuple[str, Metric | Ranking]:
             return name, METRICS[name]
         case _ if callable(value):
             return getattr(value, "__name__", "metric"), lambda r: _scalar(
-                call_user("the metric function", value, r.prediction, r.target)
+                call_user("the metric function", value, r.prediction, r.target), r.prediction.dtype
             )
     raise ValueError(f"a metric is a name or a function (prediction, target), not {value!r}")
 
@@ -123,7 +123,10 @@ def _mean(x: Node) -> Node:
     return ops.sum(x) * one_over(x.shape, x.dtype)
 
 
-def _scalar(value: object) -> Node:
+def _scalar(value: object, dtype: DType) -> Node:
+    """The mean of a symbolic value; of booleans the share that is true."""
+    if isinstance(value, Node) and value.dtype == boolean:
+        value = ops.cast(value, dtype)
     if not isinstance(value, Node) or not value.dtype.is_float:
         raise ValueError(f"a metric has to give a symbolic value of float dtype, not {value!r}")
     return _mean(value) if value.shape else value

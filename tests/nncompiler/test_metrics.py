@@ -235,3 +235,14 @@ def test_nodes_may_be_numbers() -> None:
     )
     x, t = np.ones((4, 3)), {2: np.ones((4, 2)), 3: np.ones((4, 2))}
     assert sorted(model.fit(x, t, verbose=0).history) == ["2_mae", "loss"]
+
+
+def test_a_function_that_gives_booleans_is_the_share_that_is_true() -> None:
+    def near(y: Any, t: Any) -> Any:
+        return nnc.abs(y - t) < 0.5
+
+    x, t = RNG.normal(size=(9, 3)), RNG.normal(size=(9, 2))
+    model = nnc.compile(network(2), loss="mse", metrics=near)
+    expected = (np.abs(model.predict(x) - t) < 0.5).mean()
+    assert model.evaluate(x, t)["near"] == pytest.approx(expected)
+    assert sorted(nnc.compile(network(2), loss="mse", metrics=None).evaluate(x, t)) == ["loss"]

@@ -104,6 +104,8 @@ def test_class_weights_multiply_sample_weights():
     model.pack = lambda x, t, w: packed.append(w) or {"x": x, "target": labels}
     fit(model, X, one_hot, class_weight={1: 3.0})
     np.testing.assert_array_equal(packed[0], np.where(labels, 3, 1))
+    with pytest.raises(ValueError, match="class labels or their probabilities"):
+        fit(model, X, 2.0 * one_hot, class_weight={1: 3.0})
 
 
 def test_iterables_of_batches():
