@@ -25,6 +25,7 @@ from nncompiler.access import Indices, axis_variables, element, point
 Read = tuple[Node, Indices]
 MUCH, MOST_SMALL = 16, 4  # times as large; small tensors that a value is computed from again
 MOST_PARTS = 64  # elements of a view that one kernel writes one by one
+STRETCH = 64  # columns that are worth a loop of their own
 ALONE = ("scatter", "sparse", "scan")  # kinds of groups that nothing can be fused into
 
 
@@ -459,6 +460,7 @@ def _is_padded_window(value: scalar.Scalar) -> bool:
 def _inline(graph: Graph, forced: frozenset[Node]) -> frozenset[Node]:
     """Nodes that every reader computes for itself: views, leaves without memory, cheap maps."""
     inline: set[Node] = set()
+    pieces = _pieces(graph, forced)
     tensors: dict[Node, frozenset[Node]] = {}
     for node in graph.nodes:
         if has_buffer(node) or node in forced:
@@ -466,7 +468,7 @@ def _inline(graph: Graph, forced: frozenset[Node]) -> frozenset[Node]:
             continue
         below = frozenset(t for i in node.inputs for t in tensors[i])
         kept = {t for t in below if t in forced or has_buffer(t) or len(graph.users[t]) > 1}
-        if _is_recomputed(node, below, kept):
+        if _is_recomputed(node, below, kept) or node in pieces:
             inline.add(node)
             tensors[node] = below
         else:
@@ -498,6 +500,38 @@ def _is_recomputed(node: Node, tensors: Set[Node], kept: Set[Node]) -> bool:
                 and large <= kept
             )
     return False
+
+
+def _pieces(graph: Graph, forced: frozenset[Node]) -> set[Node]:
+    """Cheap maps that are read once and for all as a stretch of longer rows, and those that only
+    they read: they are computed there, in a loop of their own (schedule/pieces.py).
+
+    d_gates = concat(d_i, d_f, d_g, d_o)
+    """
+    found: set[Node] = set()
+    users = graph.users
+    for node in reversed(graph.nodes):
+        is_cheap = node.op.lowering is Lowering.MAP and CHEAP in node.op.flags
+        if not is_cheap or node in forced or len(users[node]) != 1 or not node.ndim:
+            continue
+        (reader,) = users[node]
+        if reader in found or (len(users[reader]) <= 1 and _is_stretch(node, reader)):
+            found.add(node)
+    return found
+
+
+def _is_stretch(node: Node, whole: Node) -> bool:
+    width, length = node.shape[-1], whole.shape[-1] if whole.ndim else 1
+    if whole.op.sources is None or node.shape[:-1] != whole.shape[:-1]:
+        return False
+    if not isinstance(width, int) or not isinstance(length, int) or not STRETCH <= width < length:
+        return False
+    last = axis_variables(whole.shape)[-1]
+    types = [i.type for i in whole.inputs]
+    for source in whole.op.sources(point(axis_variables(whole.shape)), types, **whole.attrs):
+        if whole.inputs[source.operand] is node and source.indices[-1].coefficient(last) != 1:
+            return False
+    return True
 
 
 def _is_much_smaller(tensor: Node, node: Node) -> bool:

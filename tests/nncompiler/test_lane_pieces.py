@@ -67,3 +67,22 @@ def test_pieces_that_fill_no_vector_stay_together() -> None:
     run_function(scheduled.function, buffers, {"batch": 2})
     padded = np.pad(buffers["x"].reshape(2, WIDTH), ((0, 0), (1, 1)))
     np.testing.assert_array_equal(buffers["out y"].reshape(2, WIDTH + 2), padded)
+
+
+def test_cheap_parts_are_computed_where_they_stand_side_by_side() -> None:
+    """... but not what another reader wants as well, nor what is dear to compute."""
+    width = 64
+    x, y = (ops.input(n, "f32", ("batch", width)) for n in "xy")
+    shared = x + y
+    z = ops.concatenate([x * y - y, shared * y, ops.tanh(x)], 1)
+    graph = Graph("beside", (x, y), {"z": z, "s": shared * 2 * shared})
+    lowered = lower_graph(graph)
+    nodes = [n for g in lowered.fusion.groups for n in g.nodes]
+    stored = [n.op.name for n in nodes if n.shape[-1] == width]
+    assert sorted(stored) == ["add", "mul", "tanh"], stored  # x + y, s
+    random = np.random.default_rng(0)
+    feed = {k: random.normal(size=(5, width)).astype("f4") for k in "xy"}
+    expected = run_graph(graph, feed)
+    found = Session(Artifact(lowered.plan, assemble(lowered.module, lowered.target)))(feed)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6)
