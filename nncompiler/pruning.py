@@ -6,6 +6,7 @@ import math
 from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from nncompiler.frontend.delays import DELAY, Delays, find_delays
 from nncompiler.frontend.wiring import read_ends
 from nncompiler.model import Model
 
@@ -39,11 +40,14 @@ def prune(
     if share is not None and not 0.0 <= share <= 1.0:
         raise ValueError(f"share has to be in [0, 1], not {share}")
     g = model.to_networkx()
-    inputs, outputs = read_ends(g, model.settings.outputs)
+    delays = find_delays(g) if model.settings.recurrent else {}
+    for edge, delay in delays.items():  # whatever cycles are left
+        g.edges[edge][DELAY] = delay
+    inputs, outputs = read_ends(g, model.settings.outputs, delays)
     g.graph["inputs"], g.graph["outputs"] = inputs, outputs
     if neurons:
         ends = {*inputs, *outputs}
-        scores = _scores(g, [n for n in g if n not in ends])
+        scores = _scores(g, [n for n in g if n not in ends], delays)
         ranked = sorted(((score, str(n), n) for n, score in scores.items()), key=lambda r: r[:2])
         g.remove_nodes_from([n for *_, n in _smallest(ranked, share, threshold)])
     else:
@@ -64,13 +68,13 @@ def _smallest(ranked: list[Ranked], share: float | None, threshold: float | None
     return [item for item in ranked if threshold is not None and item[0] < threshold]
 
 
-def _scores(g: nx.DiGraph[Any], hidden: list[Hashable]) -> dict[Hashable, float]:
+def _scores(g: nx.DiGraph[Any], hidden: list[Hashable], delays: Delays) -> dict[Hashable, float]:
     into, out = dict.fromkeys(g, 0.0), dict.fromkeys(g, 0.0)
     for u, v, weight in _weights(g):
         into[v] += weight * weight
         out[u] += weight * weight
     norms = {n: math.sqrt(into[n] * out[n]) for n in hidden}
-    depth = _depths(g)
+    depth = _depths(g, delays)
     levels: dict[int, list[float]] = {}
     for n, norm in norms.items():
         levels.setdefault(depth[n], []).append(norm)
@@ -78,14 +82,16 @@ def _scores(g: nx.DiGraph[Any], hidden: list[Hashable]) -> dict[Hashable, float]
     return {n: norm / (means[depth[n]] or 1.0) for n, norm in norms.items()}
 
 
-def _depths(g: nx.DiGraph[Any]) -> dict[Hashable, int]:
-    """The length of the longest path to every neuron."""
-    waiting = dict(g.in_degree())
+def _depths(g: nx.DiGraph[Any], delays: Delays) -> dict[Hashable, int]:
+    """The length of the longest path to every neuron within one time."""
+    waiting = {n: sum((u, n) not in delays for u in g.predecessors(n)) for n in g}
     depth = dict.fromkeys(g, 0)
     ready = [n for n, count in waiting.items() if not count]
     while ready:
         node = ready.pop()
         for after in g.successors(node):
+            if (node, after) in delays:
+                continue
             depth[after] = max(depth[after], depth[node] + 1)
             waiting[after] -= 1
             if not waiting[after]:

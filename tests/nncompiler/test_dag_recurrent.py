@@ -248,6 +248,9 @@ def test_pruning_leaves_the_delays_of_all_other_edges() -> None:
             pruned.nodes.get(node, {}).pop("aggregation", None)
     x = np.random.default_rng(0).normal(size=(2, TIMES, 4))
     np.testing.assert_allclose(compiled(pruned)(x), compiled(zeroed)(x), rtol=1e-9, atol=1e-11)
+    fewer = nnc.prune(model, 0.3, neurons=True)
+    assert len(fewer) < len(g)
+    assert find_delays(fewer) == {e: d for e, d in find_delays(g).items() if e in fewer.edges}
     with pytest.raises(ValueError, match="does not write derivatives through time"):
         model.explain("ay.bias")
 
