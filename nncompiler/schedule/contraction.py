@@ -36,7 +36,7 @@ from ir.loops import (
     Vectorize,
 )
 from ir.scalar import Scalar
-from ir.types import Dim, Extent, multiply
+from ir.types import Extent
 from nncompiler.codegen.target import Target
 from nncompiler.options import Options
 from nncompiler.schedule.apply import row_loops, stores
@@ -53,6 +53,7 @@ from nncompiler.schedule.heuristics import (
     tile_rows,
 )
 from nncompiler.schedule.images import plan_columns, plan_images, plan_whole, windowed
+from nncompiler.schedule.pack import moves, nest, nest_all, pack
 from nncompiler.schedule.results import results, row_major, sum_of
 from nncompiler.schedule.transforms import BY_RESULTS, Transforms
 from nncompiler.schedule.winograd import find_site, pays, plan_winograd
@@ -60,7 +61,6 @@ from nncompiler.schedule.winograd_weights import find_gradient, gradient_pays, p
 
 SCATTER_COST = 30.0  # cycles of a vector that is written or read at a distance
 COPY_ROWS = 4.0  # a packed operand costs as much as so many rows of the product
-READ_TOGETHER = 256  # bytes at most: pairs of lines, as the hardware fetches them
 TURN_COST = 8.0  # the same where a block of the result is turned before it is written
 
 
@@ -168,8 +168,8 @@ def _roles(kernel: Kernel, target: Target) -> tuple[Var, Var, Scalar, Scalar, fl
     a, b = reduction.value.args
     if a.kind not in ("load", "const") or b.kind != "load":
         return None
-    only_a = [v for v in kernel.axes if _moves(a, v) and not _moves(b, v)]
-    only_b = [v for v in kernel.axes if _moves(b, v) and not _moves(a, v)]
+    only_a = [v for v in kernel.axes if moves(a, v) and not moves(b, v)]
+    only_b = [v for v in kernel.axes if moves(b, v) and not moves(a, v)]
     lanes = target.lanes(a.dtype)
     names = {b.name for b in kernel.buffers}
     best: tuple[float, Var, Scalar, Scalar, list[Var]] | None = None
@@ -195,10 +195,6 @@ def _roles(kernel: Kernel, target: Target) -> tuple[Var, Var, Scalar, Scalar, fl
     return m, n, lhs, rhs, cost
 
 
-def _moves(load: Scalar, v: Var) -> bool:
-    return load.index.coefficient(v) != 0
-
-
 def _column_cost(n: Var, rhs: Scalar, kernel: Kernel, lanes: int) -> float:
     """Cycles per useful multiplication where `n` runs over the lanes, relative to full lanes: lanes
     that stay empty, results (and what they are computed from) at a distance, a packed operand."""
@@ -208,12 +204,12 @@ def _column_cost(n: Var, rhs: Scalar, kernel: Kernel, lanes: int) -> float:
     for v in kernel.reduce_axes:
         steps *= max(size_of(v.extent), 1)
     for v in kernel.axes:
-        rows *= 1 if v == n or _moves(rhs, v) else max(size_of(v.extent), 1)
+        rows *= 1 if v == n or moves(rhs, v) else max(size_of(v.extent), 1)
     values = [w.value for w in kernel.writes]
     touched = [w.index for w in kernel.writes]
     touched += [s.index for s in scalar.walk(values) if s.kind == "load"]
     distant = sum(1 for index in touched if index.coefficient(n) not in (0, 1))
-    turned = any(not _moves(rhs, v) for v in near_axes(kernel, n, extent))
+    turned = any(not moves(rhs, v) for v in near_axes(kernel, n, extent))
     cost = empty * (1 + distant * (TURN_COST if turned else SCATTER_COST) * 2 / steps)
     return cost if rhs.index.coefficient(n) == 1 else cost + COPY_ROWS / rows
 
@@ -256,7 +252,7 @@ class _Loops:
         return Function(label, buffers, tuple(body), scratch, workspace)
 
     def _packed(self, axis: Var, block: int, operand: Scalar, lanes: int, name: str) -> Scalar:
-        packed, copy, buffer = _pack(self.kernel, axis, block, operand, lanes, name)
+        packed, copy, buffer = pack(self.kernel, axis, block, operand, lanes, name)
         self.copies.append(copy)
         self.workspace.append(buffer)
         return packed
@@ -324,7 +320,7 @@ class _Loops:
     def _whole(self) -> list[Stmt]:
         if Pack("result") in self.kernel.schedule:
             return self._turned()
-        return [_nest(self.outer, self._tile(stores(self.writes)))]
+        return [nest(self.outer, self._tile(stores(self.writes)))]
 
     def _turned(self) -> list[Stmt]:
         """A block of the result by rows, then by columns, then where it belongs."""
@@ -344,11 +340,11 @@ class _Loops:
         turn = Transpose(n, turned, "by_columns", column * rows + row, value, self.lanes)
         total = scalar.load("by_columns", column * rows + place, dtype)
         body = [
-            _nest([v for v in near if v != self.m], tile),
+            nest([v for v in near if v != self.m], tile),
             turn,
             *self._finish((n, *near), total),
         ]
-        return _nest_all(around, body)
+        return nest_all(around, body)
 
     def _finish(self, axes: tuple[Var, ...], total: Scalar) -> tuple[Stmt, ...]:
         """The results of all points, from sums in memory."""
@@ -372,7 +368,7 @@ class _Loops:
         not_first = Guard(Index.of(start), 1, start.extent)
         before = scalar.load("partial", index, dtype, guards=(not_first,))
         after = scalar.apply("add", (before, self.acc), dtype)
-        tile = _nest(self.outer, self._tile([Store("partial", index, after)], part))
+        tile = nest(self.outer, self._tile([Store("partial", index, after)], part))
         loop = For(start, "ordered", sliced.length, (tile,))
         return [loop, *self._finish(self.kernel.axes, scalar.load("partial", index, dtype))]
 
@@ -383,80 +379,6 @@ def _joined(load: Scalar, outer: Var, inner: Var, joined: Var) -> Scalar:
     if load.kind != "load":
         return load
     return scalar.load(load.name, gone + Index.of(joined) * step, load.dtype)
-
-
-def _pack(
-    kernel: Kernel,
-    axis: Var,
-    block: int,
-    operand: Scalar,
-    lanes: int,
-    name: str,
-) -> tuple[Scalar, Stmt, Buffer]:
-    """A copy of an operand in the order in which tiles read it: (load of it, statement, buffer).
-
-        W[k, j]  ->  packed[j // block][k][j % block]
-
-    `axis` is cut into blocks, which are laid out one after the other where all extents are known.
-    """
-    others = [v for v in (*kernel.axes, *kernel.reduce_axes) if v != axis and _moves(operand, v)]
-    others.sort(key=lambda v: isinstance(v.extent, int))  # else in the order in which tiles read
-    assert isinstance(axis.extent, int)
-    column = Index.of(axis)
-    if all(isinstance(v.extent, int) for v in others) and axis.extent > block:
-        rows = multiply(v.extent for v in others)
-        assert isinstance(rows, int)
-        inner, start = block, (column // block) * (rows * block) + column % block
-        size: Dim = -(-axis.extent // block) * rows * block
-    else:
-        inner, start = axis.extent, column
-        size = multiply([*(v.extent for v in others), axis.extent])
-    index, stride = start, inner
-    for v in reversed(others):
-        index = index + Index.of(v) * stride
-        stride = stride * v.extent if isinstance(v.extent, int) else 0
-    buffer = Buffer(name, operand.dtype, size, True)
-    packed = scalar.load(name, index, operand.dtype)
-    row = next((v for v in reversed(others) if operand.index.coefficient(v) == 1), None)
-    copy: Stmt
-    if row is not None and isinstance(row.extent, int):
-        copy = Transpose(row, axis, name, index, operand, lanes)
-        others = [v for v in others if v != row]
-    else:
-        copy = Store(name, index, operand)
-    if isinstance(copy, Transpose):
-        return packed, _nest(others, copy), buffer
-    if block != lanes:
-        return packed, _nest(others, For(axis, "vector", lanes, (copy,))), buffer
-    return packed, _in_stretches(axis, others, copy, lanes), buffer
-
-
-def _in_stretches(axis: Var, others: Sequence[Var], copy: Store, lanes: int) -> Stmt:
-    """A copy block by block, where what is written lies together; of as many blocks at a time as
-    share the lines that are read, which may be gone from the cache by the time of the next block.
-
-        for i in 1024 / 64:  for k:  unroll vector for j in 64 step 8: packed = W[k, i*64 + j]
-    """
-    assert isinstance(axis.extent, int)
-    most = READ_TOGETHER // copy.value.dtype.bytes
-    stretch = max((s for s in range(lanes, most + 1, lanes) if axis.extent % s == 0), default=0)
-    if stretch <= lanes:
-        return For(axis, "vector", lanes, (_nest(others, copy),))
-    far, near = Var(f"{axis.name}_far", axis.extent // stretch), Var(f"{axis.name}_near", stretch)
-    change = {axis: Index.of(far) * stretch + Index.of(near)}
-    value = scalar.substitute(copy.value, change)
-    copy = Store(copy.buffer, copy.index.substitute(change), value)
-    return _nest([far, *others], For(near, "unroll vector", lanes, (copy,)))
-
-
-def _nest(axes: Sequence[Var], stmt: Stmt) -> Stmt:
-    return _nest_all(axes, [stmt])[0]
-
-
-def _nest_all(axes: Sequence[Var], body: list[Stmt]) -> list[Stmt]:
-    for v in reversed(axes):
-        body = [For(v, "serial", 1, tuple(body))]
-    return body
 
 
 D = TypeVar("D", Vectorize, TileBy, Unroll)

@@ -32,6 +32,7 @@ from ir.types import Extent
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.apply import stores
 from nncompiler.schedule.heuristics import cost_of, fitting_lanes, size_of, tile_rows
+from nncompiler.schedule.pack import moves
 from nncompiler.schedule.results import results, row_major, sum_of
 
 WIDEST = 6  # columns of a tile
@@ -69,8 +70,8 @@ def find_dot(kernel: Kernel, target: Target) -> Dot | None:
         return None
     if any(x.kind != "load" or x.index.coefficient(last) != 1 for x in (a, b)):
         return None
-    only_a = [v for v in kernel.axes if _moves(a, v) and not _moves(b, v)]
-    only_b = [v for v in kernel.axes if _moves(b, v) and not _moves(a, v)]
+    only_a = [v for v in kernel.axes if moves(a, v) and not moves(b, v)]
+    only_b = [v for v in kernel.axes if moves(b, v) and not moves(a, v)]
     if _prefer_columns(kernel, only_a, only_b):
         a, b, only_a, only_b = b, a, only_b, only_a
     if not only_b:
@@ -110,10 +111,6 @@ def _prefer_columns(kernel: Kernel, here: list[Var], there: list[Var]) -> bool:
 
 def _is_direct(kernel: Kernel, n: Var) -> bool:
     return all(w.index.coefficient(n) == 1 for w in kernel.writes)
-
-
-def _moves(load: Scalar, v: Var) -> bool:
-    return load.index.coefficient(v) != 0
 
 
 def _step(index: Index, v: Var) -> int:
