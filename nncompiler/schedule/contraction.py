@@ -35,6 +35,7 @@ from ir.loops import (
     Unroll,
     Vectorize,
 )
+from ir.places import places
 from ir.scalar import Scalar
 from ir.types import Extent
 from nncompiler.codegen.target import Target
@@ -144,7 +145,7 @@ def as_product(kernel: Kernel) -> Kernel:
         return kernel
     (reduction,) = kernel.reductions
     load = reduction.value
-    is_plain = load.kind == "load" and not load.guards and not load.args
+    is_plain = load.kind == "load" and not load.args and (not load.guards or _is_staged(load))
     if reduction.combine != "sum" or not is_plain or any(w.inner for w in kernel.writes):
         return kernel
     axes = (*kernel.axes, *kernel.reduce_axes)
@@ -158,6 +159,12 @@ def as_product(kernel: Kernel) -> Kernel:
     one = scalar.const(1, load.dtype)
     product = replace(reduction, value=scalar.apply("mul", [one, load], load.dtype))
     return replace(kernel, recipe="contract", reductions=(product,))
+
+
+def _is_staged(load: Scalar) -> bool:
+    """Is it read through overlapping windows, whose border of zeros a copy would hold?"""
+    found = places(load)
+    return load.fill == 0 and found is not None and any(p.is_window for p in found)
 
 
 def _roles(kernel: Kernel, target: Target) -> tuple[Var, Var, Scalar, Scalar, float] | None:

@@ -87,7 +87,7 @@ def _in_blocks(
     """The loops over the operand's outer axes and the blocks, with a copy for every pass."""
     found = places(_operand(cut, number))
     assert found is not None
-    alone = [p.terms[0][0] for p in found if _is_alone(p)]
+    alone = [p.terms[0][0] for p in found if _is_image_of_its_own(p)]
     inner_axes = [v for v in cut.axes if v not in kernel.axes and v not in blocks]
     around = [v for v in alone if v in cut.axes and v not in (*blocks, *inner_axes)]
     around += blocks
@@ -154,8 +154,10 @@ def _far_first(axes: Sequence[Var], operand: Scalar) -> tuple[Var, ...]:
     return tuple(sorted(axes, key=lambda v: -(operand.index.coefficient(v) or 0)))
 
 
-def _is_alone(place: Place) -> bool:
-    return len(place.terms) == 1 and place.guard is None
+def _is_image_of_its_own(place: Place) -> bool:
+    """Does every value along it have a copy of its own? Not where they are neighbours in memory:
+    one by one, they would be gathered (columns under taps of 7 x 1)."""
+    return len(place.terms) == 1 and place.guard is None and place.unit != 1
 
 
 def _cut_rows(kernel: Kernel, number: int) -> Kernel:
@@ -174,7 +176,7 @@ def _cut_rows(kernel: Kernel, number: int) -> Kernel:
         return kernel
     v, step = row
     assert isinstance(v.extent, int) and isinstance(windows[0].extent, int)
-    alone = [p for p in found if _is_alone(p) and p.terms[0][0] in kernel.axes]
+    alone = [p for p in found if _is_image_of_its_own(p) and p.terms[0][0] in kernel.axes]
     rest = [p.extent for p in found if p not in (*alone, windows[0])]
     if not all(isinstance(e, int) for e in rest):
         return kernel

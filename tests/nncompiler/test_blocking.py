@@ -12,13 +12,14 @@ from ir import ops
 from ir.graph import Graph
 from ir.interpret import run_graph
 from ir.interpret_loops import run_function, run_kernel
-from ir.loops import Dots, Outermost, Pack, Partial, Tile, statements
+from ir.loops import Dots, Outermost, Pack, Partial, Tile, TileBy, Transpose, statements
 from ir.text_loops import print_function
 from ir.types import bind_dim
 from ir.verify_loops import verify_function
 from nncompiler.autodiff import differentiate
 from nncompiler.codegen.llvm import assemble, host
 from nncompiler.codegen.target import preset
+from nncompiler.frontend.convolution import convolve
 from nncompiler.options import Options
 from nncompiler.pipeline import lower_graph
 from runtime.artifact import Artifact
@@ -54,6 +55,13 @@ def product() -> Graph:
     return Graph("product", (a, b), {"y": ops.contract(a, b, "pmk,nk->pmn")})
 
 
+def padded_windows() -> Graph:
+    """The weight gradient of a convolution whose result is averaged: the same for every filter."""
+    x = ops.input("x", "f32", ("batch", 5, 14, 14))
+    windows = ops.window(ops.pad(x, (0, 0, 1, 1), (0, 0, 1, 1)), (2, 3), (3, 3))
+    return Graph("windows", (x,), {"dw": ops.sum(windows, axis=(2, 3))})
+
+
 def over_time() -> Graph:
     """A weight gradient over time and batch: the last slice of the sum is a short one."""
     x, g = ops.input("x", "f32", ("batch", 130, 40)), ops.input("g", "f32", ("batch", 130, 70))
@@ -70,6 +78,7 @@ def few_rows(columns: int = 64) -> Graph:
 CASES = {
     "dot products of few rows": (few_rows(), Dots),
     "partial sums": (convolution("dw", channels=7), Partial),
+    "sums over padded windows": (padded_windows(), TileBy),
     "slices of one long sum": (over_time(), Partial),
     "turned result": (convolution("y", 2), Pack),
     "blocks of columns": (product(), Outermost),
@@ -127,6 +136,16 @@ def test_few_rows_and_many_give_the_same_sums_for_any_number_of_threads() -> Non
         found, again = one(feed)["dx"], three(feed)["dx"]
         np.testing.assert_allclose(found, run_graph(graph, feed)["dx"], rtol=1e-4, atol=1e-3)
         np.testing.assert_array_equal(found, again)
+
+
+def test_what_lies_side_by_side_is_staged_together() -> None:
+    """Taps of 7 x 1 leave the columns alone, which are no images of their own for that."""
+    x, w = ops.input("x", "f32", ("batch", 16, 9, 20)), ops.input("w", "f32", (16, 16, 7, 1))
+    y = convolve(x, w, (1, 1), ((3, 3), (0, 0)), (1, 1), 1)
+    (scheduled,) = lower_graph(Graph("conv", (x, w), {"y": y}), options=DIRECT).scheduled
+    copies = [s for s in statements(scheduled.function.body) if isinstance(s, Transpose)]
+    (staged,) = [s for s in copies if s.buffer == "staged0"]
+    assert (staged.row.extent, staged.column.extent) == (20, 16)
 
 
 @pytest.mark.parametrize("columns", [61, 62, 63, 65])
