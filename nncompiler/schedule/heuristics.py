@@ -286,13 +286,13 @@ def single_row_vectors(tile: Tile, registers: int) -> int:
 def tile_rows(m: Dim, height: int, *, stream: bool = False) -> tuple[int, ...]:
     """Heights of the tiles that together serve `m` rows, tall ones first.
 
-        64, 6   ->  4          17, 6  ->  6, 5          batch, 4  ->  4, 1
+        64, 6  ->  4     17, 6  ->  6, 5     batch, 4  ->  4, 1     batch, 8  ->  8, 4, 2, 1
 
     One height for all is best, for every height is a piece of code of its own; but where the block
     of the right operand is a `stream` from beyond the first cache, tall tiles read it less often.
     """
     if not isinstance(m, int):
-        return tuple(dict.fromkeys((height, *((2,) if height >= 8 else ()), 1)))
+        return tuple(dict.fromkeys((height, *((4, 2) if height >= 8 else ()), 1)))
     if m <= height:
         return (max(m, 1),)
     for even in range(height, height - 1 if stream else height // 2, -1):
