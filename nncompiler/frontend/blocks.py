@@ -200,7 +200,11 @@ class Builder:
         if means.any():
             shares = 1 / np.bincount(layout.targets)[layout.targets]
             weight = weight * ops.constant(np.where(means, shares, 1.0), weight.dtype)
-        states, sums = self._kept(block, layout)
+        outputs = set(self.wiring.outputs)
+        kinds = zip(block.members, layout.texts, strict=True)
+        # losses may want to know what these activations saw
+        undone = {c for c, (n, text) in enumerate(kinds) if n in outputs and text == SIGMOID}
+        states, sums = self._kept(block, undone)
         width, count = len(block.sources), len(nodes)
         # with all that there is the backward pass needs no other sweep
         before = range(width if self.program.training else 0)
@@ -215,7 +219,7 @@ class Builder:
         self.program.names.setdefault(y, block.name)
         end = len(before) + len(states)
         self.values.add(y[:, len(before) : end], [block.members[c] for c in states])
-        for start, members in self._undone(block, layout, sums):
+        for start, members in _neighbours(sums, undone):
             first = end + start
             given = ops.gather(bias, ops.constant(np.asarray(members, np.int32)))
             seen = y[:, first : first + len(members)]
@@ -223,31 +227,13 @@ class Builder:
             self.values.add_seen(seen, "sigmoid", [block.members[c] for c in members])
         return y
 
-    def _kept(self, block: Block, layout: Layout) -> tuple[list[int], list[int]]:
-        """Members whose states the result has, outputs last and in their order; and members whose
-        sums it has: outputs that are sigmoids, for the losses that undo these. The backward pass
-        needs all states and sums."""
-        count = len(block.members)
+    def _kept(self, block: Block, undone: set[int]) -> tuple[list[int], list[int]]:
+        """Members whose states the result has, and those whose sums it has. The backward pass needs
+        all of them."""
+        every = range(len(block.members))
         if self.program.training:
-            return list(range(count)), list(range(count))
-        rank = {n: i for i, n in enumerate(self.wiring.outputs)}
-        needed = [c for c, n in enumerate(block.members) if n in self.needed]
-        states = sorted(needed, key=lambda c: rank.get(block.members[c], -1))
-        return states, [c for c in states if self._is_undone(block, layout, c)]
-
-    def _is_undone(self, block: Block, layout: Layout, member: int) -> bool:
-        """Whether a loss may want to know what the activation saw."""
-        is_output = block.members[member] in self.wiring.outputs
-        return is_output and layout.texts[member] == SIGMOID
-
-    def _undone(
-        self, block: Block, layout: Layout, sums: Sequence[int]
-    ) -> Iterator[tuple[int, list[int]]]:
-        """(place of the first one, members) of neighbours among the sums."""
-        found = [i for i, c in enumerate(sums) if self._is_undone(block, layout, c)]
-        for _, run in groupby(enumerate(found), lambda p: p[1] - p[0]):
-            places = [i for _, i in run]
-            yield places[0], [sums[i] for i in places]
+            return list(every), list(every)
+        return [c for c in every if block.members[c] in self.needed], sorted(undone)
 
     def _constants(self, layout: Layout, every: Node) -> Node:
         """The values of neurons without predecessors."""
@@ -287,6 +273,14 @@ def _ranks(nodes: Sequence[Hashable]) -> tuple[int, ...]:
     """The place of every node in the order of names."""
     place = {name: i for i, name in enumerate(sorted(map(str, nodes)))}
     return tuple(place[str(n)] for n in nodes)
+
+
+def _neighbours(sums: Sequence[int], wanted: set[int]) -> Iterator[tuple[int, list[int]]]:
+    """(place of the first one, members) of wanted ones that stand side by side."""
+    found = [i for i, c in enumerate(sums) if c in wanted]
+    for _, run in groupby(enumerate(found), lambda p: p[1] - p[0]):
+        places = [i for _, i in run]
+        yield places[0], [sums[i] for i in places]
 
 
 def _title(block: Block) -> str:

@@ -142,6 +142,18 @@ def test_an_isolated_neuron_is_an_input_and_an_output() -> None:
     np.testing.assert_array_equal(model(np.array([[1.0, 5.0]])), [[2.0, 5.0]])
 
 
+def test_hundreds_of_outputs_of_mixed_functions() -> None:
+    g = random_dag(2, 2)
+    g.clear()
+    rng = np.random.default_rng(0)
+    g.add_nodes_from(f"x{i}" for i in range(9))
+    for j in range(700):
+        g.add_node(f"y{j}", activation=["tanh", "sine", "sigmoid", "relu"][rng.integers(4)])
+        for i in rng.choice(9, 2, replace=False):
+            g.add_edge(f"x{i}", f"y{j}", weight=float(rng.normal()))
+    check(g, 3)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("sources", [15, 16, 17, 40])
 def test_one_row_of_neurons_with_many_edges(dtype: str, sources: int) -> None:
