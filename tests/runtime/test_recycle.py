@@ -13,7 +13,10 @@ import pytest
 
 from runtime import recycle
 from runtime.buffers import address
+from runtime.direct import direct
 from runtime.recycle import IDLE, LIMIT, MOST, WORTH, Pool, result_empty
+from runtime.route import Route
+from runtime.session import Session
 
 LARGE = WORTH // 4  # elements of 4 bytes
 
@@ -162,3 +165,21 @@ def test_a_child_recycles_though_the_lock_was_held(pool):
             del y
             os._exit(0 if address(large()) == where else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_calls_write_into_memory_that_nobody_sees(forward_artifact):
+    session = Session(forward_artifact)
+    rows = WORTH // 4
+    call = direct(
+        lambda x: session({"x": x})["y"], lambda: Route(session, ("x",), "y")
+    )  # the general way first, then the short one
+    kept = []
+    for number in range(6):
+        x = np.full((rows, 1), number, np.float64)
+        y = call(x)
+        kept.append(y[::1000] if number % 2 else y)
+    for number, y in enumerate(kept):
+        assert (y == 3 * number).all()
+    del kept, y
+    free = address(call(x))
+    assert address(call(x)) == free
