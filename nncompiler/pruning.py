@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nncompiler.frontend.delays import DELAY, Delays, find_delays
@@ -37,8 +38,10 @@ def prune(
     if (share is None) == (threshold is None):
         what = "neurons" if neurons else "edges"
         raise ValueError(f"prune takes either the share of {what} to remove or a threshold")
-    if share is not None and not 0.0 <= share <= 1.0:
-        raise ValueError(f"share has to be in [0, 1], not {share}")
+    if share is not None and not (_is_number(share) and 0.0 <= share <= 1.0):
+        raise ValueError(f"share has to be in [0, 1], not {share!r}")
+    if threshold is not None and not _is_number(threshold):
+        raise ValueError(f"threshold has to be a number, not {threshold!r}")
     g = model.to_networkx()
     delays = find_delays(g) if model.settings.recurrent else {}
     for edge, delay in delays.items():  # whatever cycles are left
@@ -56,6 +59,10 @@ def prune(
         g.remove_edges_from([(u, v) for *_, u, v in _smallest(edges, share, threshold)])
     _remove_unneeded(g)
     return g
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _weights(g: nx.DiGraph[Any]) -> Iterator[tuple[Hashable, Hashable, float]]:

@@ -281,6 +281,8 @@ def _check_attributes(graph: nx.DiGraph[Any], inputs: set[Hashable]) -> None:
 
 
 def _number(value: Any, what: str, node: Hashable) -> None:
+    if isinstance(value, np.ndarray) and value.shape == ():
+        value = value[()]  # as a model's parameters are
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
         raise fail(f"{what} is not a number: {value!r}", node=node)
     if not np.isfinite(value):

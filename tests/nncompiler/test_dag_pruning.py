@@ -104,6 +104,9 @@ def test_neurons_that_nothing_needs_are_removed() -> None:
         ({}, "either"),
         ({"share": 0.5, "threshold": 1.0}, "either"),
         ({"share": 1.5}, r"share has to be in \[0, 1\]"),
+        ({"share": "half"}, r"share has to be in \[0, 1\], not 'half'"),
+        ({"share": True}, r"share has to be in \[0, 1\], not True"),
+        ({"threshold": "small"}, "threshold has to be a number, not 'small'"),
     ],
 )
 def test_wrong_arguments_are_told(options: Any, text: str) -> None:

@@ -209,3 +209,13 @@ def test_an_unknown_aggregation_is_named() -> None:
     with pytest.raises(nnc.CompileError, match="unknown aggregation 'medain'") as caught:
         nnc.compile(g)
     assert "median" in caught.value.hint
+
+
+def test_live_parameters_are_numbers_for_another_graph() -> None:
+    g: Any = nx.DiGraph()
+    g.add_edge("x", "y", weight=2.0)
+    model = trained(g)
+    other: Any = nx.DiGraph()
+    other.add_node("y", bias=model.parameters["y.bias"])
+    other.add_edge("x", "y", weight=model.parameters["x->y"])
+    assert snapshot(trained(other)) == snapshot(model) == {"x->y": 2.0, "y.bias": 0.0}
