@@ -57,7 +57,7 @@ from nncompiler.schedule.images import plan_columns, plan_images, plan_whole, wi
 from nncompiler.schedule.pack import moves, nest, nest_all, pack
 from nncompiler.schedule.results import results, row_major, sum_of
 from nncompiler.schedule.transforms import BY_RESULTS, Transforms
-from nncompiler.schedule.winograd import find_site, pays, plan_winograd
+from nncompiler.schedule.winograd import find_site, not_too_large, pays, plan_winograd
 from nncompiler.schedule.winograd_weights import find_gradient, gradient_pays, plan_gradient
 
 SCATTER_COST = 30.0  # cycles of a vector that is written or read at a distance
@@ -99,7 +99,7 @@ def _by_fewer_products(
     """By Winograd's transforms, where that is possible and pays."""
     site = find_site(kernel, number)
     if site is not None and pays(site, transforms):
-        return plan_winograd(kernel, site, transforms, target)
+        return plan_winograd(kernel, site, not_too_large(site, transforms, target), target)
     gradient = find_gradient(kernel, number)
     if gradient is not None and gradient_pays(gradient, transforms):
         return plan_gradient(kernel, gradient, transforms, target)

@@ -31,10 +31,10 @@ from ir.loops import (
 from ir.places import Place, places
 from ir.scalar import Scalar
 from nncompiler.codegen.target import Target
-from nncompiler.schedule.heuristics import fitting_lanes, tile_rows, tile_shape
+from nncompiler.schedule.heuristics import fitting_lanes, size_of, tile_rows, tile_shape
 from nncompiler.schedule.results import results, sum_of
 from nncompiler.schedule.tiling import Tiling, at, nest
-from nncompiler.schedule.transforms import TAPS, Transforms, both_ways
+from nncompiler.schedule.transforms import F2, TAPS, Transforms, both_ways
 
 UNROLL = 4
 TRANSFORMS = 3.0  # cycles per element and filter of a tile that transforms cost, in products
@@ -123,6 +123,12 @@ def pays(site: Site, transforms: Transforms) -> bool:
     channels, filters = site.channels.extent, site.filters.extent
     assert isinstance(channels, int) and isinstance(filters, int)
     return is_worth(site.extents, channels, filters, transforms)
+
+
+def not_too_large(site: Site, transforms: Transforms, target: Target) -> Transforms:
+    """F(2, 3) where transformed weights, which every image reads, would not stay in the caches."""
+    weights = size_of(site.channels.extent) * size_of(site.filters.extent) * site.image.dtype.bytes
+    return transforms if transforms.size**2 * weights <= target.l3 else F2
 
 
 def is_worth(extents: tuple[int, int], channels: int, filters: int, transforms: Transforms) -> bool:

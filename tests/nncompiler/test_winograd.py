@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from ir import ops
 from ir.graph import Graph
 from ir.interpret import run_graph
 from nncompiler.autodiff import differentiate
+from nncompiler.codegen.llvm import host
 from nncompiler.compilation import compile_graph
 from nncompiler.frontend.convolution import convolve
 from nncompiler.options import Options
@@ -128,6 +130,17 @@ def test_the_transforms_give_the_sums_of_products(results: int) -> None:
     np.testing.assert_allclose(
         sums @ ((weights @ w) * (elements @ x)), np.correlate(x, w), atol=1e-12
     )
+
+
+def test_weights_that_would_not_stay_in_the_caches_take_the_smaller_transform() -> None:
+    graph = network("batch", 512, (8, 8), 512, 1)
+    target = replace(host(), l3=20 << 20)
+    large, small = (lower_graph(graph, options=Options(winograd=n), target=target) for n in (4, 2))
+    sizes = [
+        {b.size for s in x.scheduled for b in s.function.workspace if b.name == "weights"}
+        for x in (large, small)
+    ]
+    assert sizes[0] == sizes[1] != set()
 
 
 def test_few_channels_are_summed_directly() -> None:
