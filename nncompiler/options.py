@@ -14,7 +14,8 @@ class Options:
     flush_denormals    treat denormal numbers as zero inside native code
     winograd           convolutions by 3 x 3 taps: 2 for Winograd's F(2, 3), which is as accurate as
                        a direct sum; 4 for F(4, 3), quicker but with errors some 20 times as large;
-                       0 for direct sums alone
+                       0 for direct sums alone. What a direct sum makes infinite may be NaN; by
+                       F(4, 3) so are results beside it
     debug              interpret before and after every pass and compare (slow)
     """
 

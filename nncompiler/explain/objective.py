@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from ir import ops
 from ir.graph import Node, make, topological
-from ir.types import Extent
 from nncompiler.autodiff import differentiate
 from nncompiler.explain.forms import replaced, tidy
 from nncompiler.explain.products import Product
@@ -100,11 +99,3 @@ def _spread_numerator(rest: Node) -> Node | None:
     if ops.uniform_value(q) == 1:
         return None
     return ops.broadcast_to(ops.reshape(q, (*q.shape, 1)), rest.shape)
-
-
-def batch_of(y: Node) -> Extent:
-    """The number of examples of a prediction."""
-    extent = y.shape[0] if y.shape else None
-    if not isinstance(extent, Extent):
-        raise ValueError(f"a formula needs a batch of examples as leading axis, not {y.type}")
-    return extent

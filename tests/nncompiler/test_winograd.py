@@ -121,6 +121,18 @@ def test_errors_relative_to_the_largest_value(results: int, bound: float) -> Non
         assert np.abs(found[output] - value).max() <= bound * np.abs(value).max()
 
 
+def test_an_infinity_stays_where_a_direct_sum_has_it() -> None:
+    graph = network("batch", 16, (12, 12), 16, 1)
+    feed = {k: v + 0.5 for k, v in feed_of(graph, 1).items()}  # none is zero times infinity
+    feed["g"][0, 3, 5, 6] = np.inf
+    direct, fast = (
+        Session(compile_graph(graph, options=Options(cache=False, winograd=w)))(feed)["dx"]
+        for w in (0, 2)
+    )
+    assert np.isinf(direct).sum() == 16 * 9
+    np.testing.assert_array_equal(np.isfinite(fast), np.isfinite(direct))
+
+
 @pytest.mark.parametrize("results", BY_RESULTS)
 def test_the_transforms_give_the_sums_of_products(results: int) -> None:
     f = BY_RESULTS[results]
