@@ -37,6 +37,7 @@ from nncompiler.schedule.results import results, row_major, sum_of
 
 WIDEST = 6  # columns of a tile
 WIDTH = 4  # of a tile where there are more columns: their sums fill a vector
+LEAST_FEW = 4  # rows for which code of their own is worth compiling
 MOST_FEW = 24  # rows of a symbolic extent, for which an operand is not copied
 SUM_COST = 2  # cycles of a sum over the lanes, beside as many others as fill a vector
 DEAR_EPILOGUE = 32  # instructions of an epilogue that is better done on whole vectors
@@ -163,11 +164,11 @@ def plan_dot(kernel: Kernel, dot: Dot, target: Target) -> tuple[Kernel, Function
 
 def few_rows(kernel: Kernel, function: Function, dot: Dot, most: int) -> tuple[Kernel, Function]:
     """Dot products for up to `most` rows, the given loops for more."""
-    if most < 1 or not isinstance(dot.m.extent, Extent):
+    if not isinstance(dot.m.extent, Extent):
         return kernel, function
     symbol, rows = dot.m.extent.symbol, dot.m.extent.coefficient
     limit = most // rows
-    if limit < 1:
+    if limit < LEAST_FEW:
         return kernel, function
     few = dot_loops(kernel, dot, tuple(stores(kernel.writes)))
     whens = (When(symbol, 0, limit), *[When(symbol, limit + 1)] * len(function.body))
