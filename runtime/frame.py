@@ -72,14 +72,19 @@ def _checked(plan: Plan, number: int, array: Array) -> Array:
 
 
 class Frame:
-    """The memory of one native call: `table` and `syms` are what the entry gets (addresses)."""
+    """The memory of one native call: `table` and `syms` are what the entry gets (addresses).
 
-    def __init__(self, layout: Layout, *, own_all: bool = False) -> None:
+    Frames that are never in flight at once may have one `arena`, if they bind the same extents.
+    """
+
+    def __init__(
+        self, layout: Layout, *, own_all: bool = False, arena: Arena | None = None
+    ) -> None:
         plan = layout.plan
         self.layout = layout
         self.extents: tuple[int, ...] | None = None
         self.own_all = own_all
-        self.arena = Arena(plan)
+        self.arena = Arena(plan) if arena is None else arena
         self._pointers = aligned_empty((max(len(plan.buffers), 1),), np.int64)
         self._symbols = aligned_empty((max(len(plan.symbols), 1),), np.int64)
         self.table = address(self._pointers)
@@ -108,7 +113,7 @@ class Frame:
         plan = self.layout.plan
         bound = dict(zip(plan.symbols, extents, strict=True))
         self._symbols[: len(extents)] = extents
-        if self.arena.fit(extents):
+        if self.arena.fit(extents) or self.extents is None:
             for number, where in zip(self.arena.numbers, self.arena.addresses(), strict=True):
                 self._set(number, where)
         self.copied, self.pointed, self.fresh = [], [], []

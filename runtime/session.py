@@ -10,13 +10,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
 
 from runtime.artifact import Artifact
 from runtime.bound import Bound
-from runtime.buffers import DTYPES, Array, address, aligned_empty, bind_shape
+from runtime.buffers import DTYPES, Arena, Array, address, aligned_empty, bind_shape
 from runtime.feed import Feeder, can_feed
 from runtime.frame import Frame, Layout
 from runtime.inputs import (
@@ -71,6 +72,7 @@ class Session:
         self.team = team(threads, self.program.worker, self.program.library)
         self._count = len(self.wanted)
         self._frames: list[Frame] = []
+        self._arenas: WeakValueDictionary[tuple[int, ...], Arena] = WeakValueDictionary()
         native = can_feed(self.layout, self.program)
         self._feeder = Feeder(self.layout, self.program, self.lock, self.team) if native else None
 
@@ -118,8 +120,10 @@ class Session:
         """Fixed buffers with a copy of the inputs; ValueError on an empty batch."""
         arrays, extents = self.convert(inputs)
         self._refuse_empty(extents)
-        frame = Frame(self.layout, own_all=True)
+        arena = self._arenas.get(extents)  # bound calls hold the lock: one at a time
+        frame = Frame(self.layout, own_all=True, arena=arena)
         frame.bind(extents)
+        self._arenas[extents] = frame.arena
         frame.store(arrays)
         return Bound(frame, self.program, self.results, self.lock, self.team)
 
