@@ -225,11 +225,14 @@ _lock = threading.RLock()
 
 def attribute_key(value: Any) -> Any:
     """A hashable key that tells 1, True and 1.0 apart, and 0.0 from -0.0; NaN equals itself."""
+    kind = type(value)
+    if kind is int or kind is str:  # nearly all
+        return kind, value
     if isinstance(value, float):
-        return ("float", struct.pack("<d", value))
+        return "float", struct.pack("<d", value)
     if isinstance(value, (tuple, list)):
-        return ("tuple", *(attribute_key(v) for v in value))
-    return (type(value).__name__, value)
+        return "tuple", tuple(map(attribute_key, value))
+    return kind.__name__, value
 
 
 def make(op: Op | str, *inputs: Node, **attrs: Any) -> Node:
@@ -238,8 +241,9 @@ def make(op: Op | str, *inputs: Node, **attrs: Any) -> Node:
     Raises ValueError (from the op's type rule) where the types do not fit.
     """
     record = REGISTRY[op] if isinstance(op, str) else op
-    ordered = dict(sorted(attrs.items()))
-    key = (record.name, tuple(map(id, inputs)), attribute_key(tuple(ordered.items())))
+    ordered = dict(sorted(attrs.items())) if len(attrs) > 1 else attrs
+    values = tuple([(name, attribute_key(value)) for name, value in ordered.items()])
+    key = (record.name, tuple(map(id, inputs)), values)
     with _lock:
         node = _table.get(key)
         if node is None:

@@ -87,6 +87,8 @@ def promote(*values: Value) -> tuple[Node, ...]:
     Nodes of different dtypes meet in the common one: x * (x > 0) is real.
     """
     nodes = [v for v in values if isinstance(v, Node)]
+    if len(nodes) == len(values) and len({n.dtype for n in nodes}) == 1:
+        return tuple(nodes)
     if not nodes:
         arrays = [v for v in values if isinstance(v, (np.ndarray, np.generic))]
         dtype = default_dtype(max(arrays or values, key=lambda v: default_dtype(v).kind == "float"))
@@ -147,6 +149,8 @@ def _broadcast(x: Node, target: Shape) -> Node:
 def broadcast_together(*values: Value) -> tuple[Node, ...]:
     """All values as Nodes of one shape (dtypes are left alone)."""
     nodes = [as_node(v) for v in values]
+    if all(n.shape == nodes[0].shape for n in nodes):
+        return tuple(nodes)
     shape = broadcast_shapes(*(n.shape for n in nodes))
     return tuple(broadcast_to(n, shape) for n in nodes)
 

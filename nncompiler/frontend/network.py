@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ir.graph import Node
@@ -101,6 +102,7 @@ def read_layers(
     steps = [_read_node(graph, n) for n in needed_nodes(graph, wanted)]
     inputs = sorted((s.node for s in steps if s.kind.name == "input"), key=lambda n: rank[n])
 
+    @cache
     def run(training: bool) -> tuple[Program, Built]:
         program = Program(dtype, training, initializer)
         values: dict[Hashable, Node] = {}

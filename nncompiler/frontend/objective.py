@@ -130,14 +130,14 @@ class Objective:
 
     @cached_property
     def states(self) -> dict[str, Array]:
-        """First values of everything that persists beside the parameters, by input id."""
+        """First values of everything that persists beside the parameters, by input id; not copies."""
         return self.draw_states(0)
 
     def draw_states(self, seed: int) -> dict[str, Array]:
         """As `states`, with the seed that dropout masks depend on."""
         values = self.network.draw_states(seed)
         if self.optimizer is not None:
-            values |= {id: state.initial.copy() for id, state in self._update.states.items()}
+            values |= {id: state.initial for id, state in self._update.states.items()}
         return values
 
     @cached_property

@@ -118,8 +118,8 @@ class Network:
         return {name: draw_parameter(p, seed) for name, p in self.parameters.items()}
 
     def draw_states(self, seed: int) -> dict[str, Array]:
-        """First values of all states (the seed of random numbers among them)."""
-        values = {name: state.initial.copy() for name, state in self.states.items()}
+        """First values of all states (the seed of random numbers among them); not copies."""
+        values = {name: state.initial for name, state in self.states.items()}
         if SEED in values:
             values[SEED] = np.asarray(seed % 2**32, np.uint32)
         return values

@@ -79,7 +79,8 @@ class _Plan:
     def like(self, id: str, parameter: Node) -> Node:
         """A state of a parameter's shape, zeros at first."""
         node = ops.input(self.prefix + id, parameter.dtype, parameter.shape)
-        zeros = np.zeros([bind_dim(d, {}) for d in parameter.shape], parameter.dtype.numpy)
+        zero = np.zeros((), parameter.dtype.numpy)
+        zeros = np.broadcast_to(zero, [bind_dim(d, {}) for d in parameter.shape])
         self.states[self.prefix + id] = State(node, zeros)
         return node
 
