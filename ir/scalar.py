@@ -111,7 +111,7 @@ def walk(roots: Iterable[Scalar]) -> Iterator[Scalar]:
         node, ready = stack.pop()
         if node in seen:
             continue
-        if ready:
+        if ready or not node.args:
             seen.add(node)
             yield node
         else:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,7 @@ from nncompiler.codegen.target import Target
 Number = float | int | bool
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """An SSA name or a constant literal, with its type."""
 
     text: str
@@ -102,6 +101,8 @@ def constant(number: Number, dtype: DType, lanes: int = 1) -> Value:
 def number_of(value: Value) -> Number | None:
     """The number of a constant made by `constant`, else None."""
     text = value.text
+    if text[0] == "%":
+        return None
     if text.startswith("splat ("):
         text = text[:-1].rpartition(" ")[2]
     if text in ("true", "false"):

@@ -123,11 +123,12 @@ def most_rows(dot: Dot, copy_cost: float) -> int:
     return min(MOST_FEW, int(copy_cost / (dot.cost - 1)))
 
 
-def dot_loops(kernel: Kernel, dot: Dot, epilogue: tuple[Stmt, ...]) -> Stmt:
-    """The dot products of all points, with what is done with each sum."""
+def dot_loops(kernel: Kernel, dot: Dot, epilogue: tuple[Stmt, ...], most: int = MOST_FEW) -> Stmt:
+    """The dot products of all points (of up to `most` rows), with what is done with each sum."""
     heights = tile_rows(dot.m.extent, dot.height)
     if isinstance(dot.m.extent, Extent):
-        heights = tuple(1 << i for i in reversed(range(dot.height.bit_length())))
+        tallest = min(dot.height, most)
+        heights = tuple(1 << i for i in reversed(range(tallest.bit_length())))
     name = sum_of(kernel).name
     axes = kernel.reduce_axes
     body: Stmt = Tile(
@@ -170,7 +171,7 @@ def few_rows(kernel: Kernel, function: Function, dot: Dot, most: int) -> tuple[K
     limit = most // rows
     if limit < LEAST_FEW:
         return kernel, function
-    few = dot_loops(kernel, dot, tuple(stores(kernel.writes)))
+    few = dot_loops(kernel, dot, tuple(stores(kernel.writes)), limit * rows)
     whens = (When(symbol, 0, limit), *[When(symbol, limit + 1)] * len(function.body))
     kernel = replace(kernel, schedule=(*kernel.schedule, Dots(dot.m.name, limit)))
     return kernel, replace(function, body=(few, *function.body), whens=whens)
