@@ -130,7 +130,7 @@ class Objective:
 
     @cached_property
     def states(self) -> dict[str, Array]:
-        """First values, not copies, of everything that persists beside the parameters, by input id."""
+        """First values of everything that persists beside the parameters, by id; not copies."""
         return self.draw_states(0)
 
     def draw_states(self, seed: int) -> dict[str, Array]:
