@@ -263,16 +263,14 @@ class Model(Machine):
         """
         from nncompiler.roofline import profile_table  # needs the code generator
 
+        blueprint = self.blueprint
         if t is None:
-            inputs = self.blueprint.name_inputs(x)
-            session: Any = self._forwarder("forward", inputs)
-            return profile_table(
-                session.profile(inputs, repeats),
-                self.blueprint.settings.real,
-            )
-        data = self.blueprint.pack(x, t)
-        session = self._runner_for(self.main, data)
-        return profile_table(session.profile(data, repeats), self.blueprint.settings.real)
+            data = blueprint.name_inputs(x)
+            program = self.program("forward", blueprint.kinds_at(data))
+        else:
+            data = blueprint.pack(x, t)
+            program = self.program(self.main, blueprint.kinds_of(data))
+        return profile_table(program.timed.profile(data, repeats), blueprint.settings.real)
 
     def __repr__(self) -> str:
         counts = sum(array.size for array in self.parameters.values())

@@ -16,6 +16,7 @@ class Options:
                        a direct sum; 4 for F(4, 3), quicker but with errors some 20 times as large;
                        0 for direct sums alone. What a direct sum makes infinite may be NaN; by
                        F(4, 3) so are results beside it
+    timed              with an entry that times every kernel; `model.profile` makes its own programs
     debug              interpret before and after every pass and compare (slow)
     """
 
@@ -23,6 +24,7 @@ class Options:
     cache: bool = True
     flush_denormals: bool = True
     winograd: int = 2
+    timed: bool = False
     debug: bool = False
 
     def __post_init__(self) -> None:

@@ -93,6 +93,7 @@ def lower_graph(
         checks or {},
         label=label,
         flush_denormals=options.flush_denormals,
+        timed=options.timed,
     )
     _show(observers, "emit", module)
     kernels = tuple(s.kernel for s in scheduled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,15 @@ class Program:
     @cached_property
     def session(self) -> Session:
         return Session(self.artifact, self.state, self.options.threads)
+
+    @cached_property
+    def timed(self) -> Session:
+        """A session of the same program with the entry that times every kernel."""
+        options = replace(self.options, timed=True)
+        artifact = compile_graph(
+            self.graph, options=options, checks=self.checks, label=self.graph.name
+        )
+        return Session(artifact, self.state, self.options.threads)
 
     @property
     def compiled(self) -> bool:

@@ -46,6 +46,7 @@ def emit(
     *,
     label: str,
     flush_denormals: bool,
+    timed: bool,
 ) -> tuple[Plan, str]:
     """The plan of a program and the text of its LLVM module; equal kernels are written once."""
     module = _Module(target)
@@ -81,7 +82,10 @@ def emit(
         kernels.append(KernelSpec(k.label, names[step], *costs, list(k.nodes)))
     plan = replace(table.plan(label, kernels, specs, target), limits=limits_of(checks))
     loops = [_of_calls(span, calls) for span in spans]
-    return plan, module.text(entry_text(plan, calls, check_calls, loops, target, flush_denormals))
+    entries = entry_text(
+        plan, calls, check_calls, loops, target, flush_denormals=flush_denormals, timed=timed
+    )
+    return plan, module.text(entries)
 
 
 def _of_calls(span: Span, calls: Sequence[Call]) -> Span:

@@ -34,20 +34,20 @@ def entry_text(
     checks: Sequence[Call],
     spans: Sequence[Span],
     target: Target,
+    *,
     flush_denormals: bool,
+    timed: bool,
 ) -> str:
-    """LLVM text of all entries of a program."""
+    """LLVM text of all entries of a program; that of profiles only where it is `timed`."""
     flush = flush_denormals and target.is_x86
     parts = []
     shared = can_team(target) and any(call.split for call in calls)
     if shared:
         parts += [team_text(target), trial_text(), f"@{plan.entry}.record = {RECORD}"]
         parts += _chunks(plan, calls, spans)
-    parts += [
-        _entry(plan, calls, checks, spans, flush, shared),
-        _profile(plan, calls, checks, spans, flush),
-        _repeat(plan.entry),
-    ]
+    parts += [_entry(plan, calls, checks, spans, flush, shared), _repeat(plan.entry)]
+    if timed:
+        parts.append(_profile(plan, calls, checks, spans, flush))
     if plan.feeds:
         parts.append(_train(plan))
     parts.append(_DECLARATIONS)
