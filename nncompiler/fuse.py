@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import chain, product
 
 from ir import scalar
 from ir.graph import Graph, Node
@@ -21,6 +21,7 @@ from ir.op import CHEAP, Lowering
 from ir.places import places
 from ir.types import Shape, boolean
 from nncompiler.access import Indices, axis_variables, element, point
+from nncompiler.again import computed_again
 
 Read = tuple[Node, Indices]
 MUCH, MOST_SMALL = 16, 4  # times as large; small tensors that a value is computed from again
@@ -75,13 +76,15 @@ def _match(shape: Shape, variables: tuple[Var, ...]) -> Indices | None:
 
 @dataclass(frozen=True)
 class Fusion:
-    """The partition: groups in an order in which they can run, and who computes which node."""
+    """The partition: groups in an order in which they can run, who computes which node, and what a
+    group stores for a later pass of its own."""
 
     graph: Graph
     groups: tuple[Group, ...]
     owner: Mapping[Node, Group]
     inline: frozenset[Node]
     reads: Reads
+    again: frozenset[Node]
 
 
 def fuse(graph: Graph) -> Fusion:
@@ -117,7 +120,9 @@ class _Fuser:
         for group in groups:
             group.nodes.sort(key=order.__getitem__)
         order_of = tuple(_sorted(groups, self))
-        return Fusion(self.graph, order_of, self.owner, self.inline, self.reads)
+        found = [computed_again(group, self.owner, self.graph) for group in groups]
+        again = frozenset(chain.from_iterable(found))
+        return Fusion(self.graph, order_of, self.owner, self.inline, self.reads, again)
 
     # ------------------------------------------------------------ placing one node
 

@@ -262,11 +262,12 @@ class _Lowering:
 
 
 def needs_memory(node: Node, fusion: Fusion) -> bool:
-    """Does a member of a group have to be written, because another group or an output reads it?"""
+    """Does a member of a group have to be written, because another group, an output or a later pass
+    reads it?"""
     if has_buffer(node):
         return False
     group = fusion.owner[node]
-    if node in fusion.graph.outputs.values():
+    if node in fusion.again or node in fusion.graph.outputs.values():
         return True
     stack = list(fusion.graph.users[node])
     while stack:

@@ -161,6 +161,13 @@ def test_models_and_results_show_what_they_are() -> None:
     assert "<table>" in model.describe()._repr_html_()
 
 
+def test_only_profiles_compile_the_entry_that_times_kernels() -> None:
+    model = compiled()
+    assert "define i64 @step_profile" not in model.stages["llvm"]
+    timed = model.program("step").timed
+    assert timed.program.profile is not None and model.program("step").session is not timed
+
+
 def test_profile_holds_kernels_against_the_measured_roofline() -> None:
     profile = compiled().profile(X, T)
     assert profile.limits.peak > profile.limits.bandwidth > 0

@@ -68,6 +68,34 @@ def test_the_way_back_through_a_normalization_is_two_passes() -> None:
         assert sum(isinstance(stmt, For) for stmt in channel.body) == 2
 
 
+def centred(terms: int) -> Graph:
+    """The sum of some values, positive where the first one is, less its mean over a batch."""
+    shape = ("batch", 3, 5, 7)
+    inputs = tuple(ops.input(f"x{i}", f32, shape) for i in range(terms))
+    total = inputs[0]
+    for x in inputs[1:]:
+        total = total + x
+    g = ops.where(ops.lt(0.0, inputs[0]), total, 0.0)
+    square = ops.mean(g * g, (0, 2, 3), keepdims=True)
+    return Graph("g", inputs, {"y": g * ops.rsqrt(square + 1.0)})
+
+
+def test_what_takes_many_operands_is_stored_for_the_next_pass() -> None:
+    assert not fuse(simplify(centred(2))).again
+    (stored,) = fuse(simplify(centred(3))).again
+    assert stored.op.name == "where"
+    lowered = lower_graph(centred(3))
+    (kernel,) = lowered.kernels
+    assert len([b for b in kernel.buffers if b.written]) == 2
+    random = np.random.default_rng(0)
+    feed = {f"x{i}": random.normal(size=(4, 3, 5, 7)).astype(np.float32) for i in range(3)}
+    for threads in (1, 2):
+        options = Options(threads=threads, cache=False)
+        found = Session(compile_graph(centred(3), options=options))(feed)
+        expected = run_graph(centred(3), feed)
+        np.testing.assert_allclose(found["y"], expected["y"], rtol=1e-5, atol=1e-6)
+
+
 def test_what_is_small_but_not_kept_with_something_large_is_stored() -> None:
     """A product and its bias: the product has no other reader, so only the sum is stored."""
     x, w = ops.input("x", f32, ("batch", 8, 64)), ops.input("w", f32, (64, 64))
