@@ -25,7 +25,7 @@ def parts_of(g: Node, codes: Array) -> list[Columns]:
     waiting = [(g, codes)]
     while waiting:
         node, here = waiting.pop()
-        if node.op.name == "add":
+        if node.op.name == "add" and any(map(_has_zeros, node.inputs)):
             waiting += [(i, here) for i in reversed(node.inputs)]
         elif _is_padded(node):
             (part,), first = node.inputs, node.attrs["low"][1]
@@ -33,6 +33,12 @@ def parts_of(g: Node, codes: Array) -> list[Columns]:
         else:
             found.append((node, here))
     return found
+
+
+def _has_zeros(node: Node) -> bool:
+    """Is it padded, or a sum of what is?"""
+    inner = node.inputs if node.op.name == "add" else ()
+    return _is_padded(node) or any(map(_is_padded, inner))
 
 
 def _is_padded(node: Node) -> bool:

@@ -23,7 +23,7 @@ from nncompiler.schedule.heuristics import CHEAP_COST, DEAR_COST, size_of
 
 SWEEP_BYTES = 1 << 15  # of the state of a step: most of it stays in the first cache
 COPY_BYTES = 1 << 18  # of the transposed columns of one chunk
-MOST_VECTORS = 16
+LEAST_VECTORS, MOST_VECTORS = 3, 16  # of rows in a chunk: every pair sums them up once
 STACK_BYTES = 1 << 16  # of what a thread has on its stack
 
 
@@ -105,7 +105,7 @@ def _plan_pairs(stmt: PairSums, target: Target) -> tuple[PairSums, Mapping[str, 
     lanes = target.lanes(dtype)
     widths = [_columns(stmt.left.extent), _columns(stmt.right.extent)]
     vectors = COPY_BYTES // max(1, sum(widths) * lanes * dtype.bytes)
-    chunk = lanes * max(1, min(vectors, MOST_VECTORS))
+    chunk = lanes * max(LEAST_VECTORS, min(vectors, MOST_VECTORS))
     planned = replace(stmt, lanes=lanes, chunk=chunk, copies=("lefts", "rights"))
     return planned, {
         name: max(1, width) * chunk for name, width in zip(planned.copies, widths, strict=True)
