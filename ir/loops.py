@@ -355,6 +355,11 @@ class Function:
     whens: tuple[When | None, ...] = ()
 
 
+def scratch_bytes(function: Function) -> int:
+    """The memory that every thread has for itself."""
+    return sum(b.size * b.dtype.bytes for b in function.scratch if isinstance(b.size, int))
+
+
 def stages(function: Function) -> list[tuple[tuple[Stmt, ...], Split | None, When | None]]:
     """What is run one after the other, each with its split and its condition."""
     if not function.splits and not function.whens:

@@ -55,7 +55,8 @@ class _Settle:
             if better is current:
                 settled[node] = settled[current] = current
             else:
-                assert better not in rewriting, f"rules lead from {current} back to {better}"
+                is_circle = better in rewriting and better not in settled
+                assert not is_circle, f"rules lead from {current} back to {better}"
                 rewriting |= {node, current}
                 stack += [(node, better), (current, better), (better, None)]
         return settled[root]

@@ -64,7 +64,8 @@ class CheckSpec:
 class Plan:
     """What a runtime must know of a program: see BufferSpec, KernelSpec.
 
-    `limits` holds the largest extents of symbols that have one.
+    `limits` holds the largest extents of symbols that have one, `stack` the bytes that every thread
+    keeps on its stack.
 
     `outputs` maps an output's name to its buffer, `updates` an input's id to the buffer that holds
     its new value (an alias of the input, or a temporary that native code copies back itself).
@@ -84,6 +85,7 @@ class Plan:
     entry: str
     target: str
     limits: dict[str, int] = field(default_factory=dict)
+    stack: int = 0
 
 
 def limits_of(checks: Mapping[str, tuple[int, int] | None]) -> dict[str, int]:

@@ -35,6 +35,7 @@ from runtime.loader import load
 from runtime.pace import SLICE
 from runtime.pool import team
 from runtime.profile import ProfileRow, profile_rows
+from runtime.stack import check_stack
 
 IDLE_FRAMES = 4  # how many frames a session keeps between calls
 WHOLE = 1 << 28  # bytes; larger data that must be cast is cast in pieces
@@ -62,6 +63,7 @@ class Session:
         self.plan = plan = artifact.plan
         self.wanted = ports(plan, kept)
         self.layout = Layout(plan, self.wanted, kept)
+        check_stack(plan.stack, plan.name)
         self.program = load(artifact)
         self.writes = any(name in kept for name in plan.updates)
         shared = getattr(kept, "lock", None)

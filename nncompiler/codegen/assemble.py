@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ir.graph import Graph, Node
-from ir.loops import Buffer, Function, Kernel, stages, structure
+from ir.loops import Buffer, Function, Kernel, scratch_bytes, stages, structure
 from ir.types import DTYPES, Dim, Extent
 from nncompiler.codegen.checks import Checks, check_function
 from nncompiler.codegen.costs import flops, moved, scaled
@@ -80,7 +80,11 @@ def emit(
         k, times = table.without_gaps(item.kernel), repeats(step, spans)
         costs = scaled(flops(k), times), scaled(moved(k), times)
         kernels.append(KernelSpec(k.label, names[step], *costs, list(k.nodes)))
-    plan = replace(table.plan(label, kernels, specs, target), limits=limits_of(checks))
+    plan = replace(
+        table.plan(label, kernels, specs, target),
+        limits=limits_of(checks),
+        stack=max((scratch_bytes(item.function) for item in scheduled), default=0),
+    )
     loops = [_of_calls(span, calls) for span in spans]
     entries = entry_text(
         plan, calls, check_calls, loops, target, flush_denormals=flush_denormals, timed=timed

@@ -33,7 +33,6 @@ WORTH = 10  # team work that makes up for a wait, as a multiple of it; where the
 PENALTY = 8  # ... the caller runs alone for so many times the wait, twice as long as the last time,
 LONGEST = 2_000_000_000  # ... but no longer than this
 YIELDS = 100  # of a worker that wakes up on the caller's core, before it sleeps again
-LONGEST = 2_000_000_000  # but no longer than this
 
 _FUTEX = {"x86_64": 202, "aarch64": 98}  # number of the system call
 _WAIT, _WAKE = 128, 129  # futexes of one process

@@ -27,6 +27,7 @@ from ir.loops import (
     TileBy,
     Transpose,
     Vectorize,
+    scratch_bytes,
 )
 from ir.places import Place, places
 from ir.scalar import Scalar
@@ -153,8 +154,7 @@ def plan_winograd(
 
 def fits(function: Function) -> bool:
     """Is what a thread keeps to itself small enough for its stack?"""
-    sizes = [b.size * b.dtype.bytes for b in function.scratch if isinstance(b.size, int)]
-    return sum(sizes) <= SCRATCH
+    return scratch_bytes(function) <= SCRATCH
 
 
 class _Plan:

@@ -18,6 +18,7 @@ CASES = [
     Case("attention", (5, 6), {"heads": 2}),
     Case("attention", (5, 6), {"heads": 3, "causal": True}),
     Case("attention", (1, 3), {"heads": 1}),
+    Case("attention", (1, 1), {"heads": 1}),
     Case("attention", (4, 4), {"heads": 1, "use_bias": False, "activation": "tanh"}),
 ]
 
