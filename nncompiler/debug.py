@@ -29,11 +29,12 @@ from ir.verify_loops import verify_function, verify_kernel
 from nncompiler.codegen.assemble import Scheduled
 from nncompiler.codegen.checks import Checks
 from nncompiler.errors import CompileError
-from nncompiler.fuse import Fusion, has_buffer
+from nncompiler.fuse import Fusion
 from nncompiler.lower import Names, lower, needs_memory
 from nncompiler.memory import UPDATE, Storage
 from nncompiler.replay import replay, with_room
 from nncompiler.sparse import tables_of
+from nncompiler.stored import has_buffer
 from runtime.artifact import Artifact
 from runtime.session import Session
 

@@ -19,15 +19,10 @@ from ir.op import READS_BACK, Lowering
 from ir.scalar import Scalar
 from ir.types import boolean, multiply
 from nncompiler.access import Indices, element, point
-from nncompiler.fuse import (
-    Fusion,
-    Group,
-    contract_variables,
-    element_places,
-    has_buffer,
-    split_spec,
-)
+from nncompiler.fuse import Fusion
+from nncompiler.groups import Group, contract_variables, element_places, split_spec
 from nncompiler.sparse import Operand, lower_sparse, tables_of
+from nncompiler.stored import has_buffer
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,11 @@ from ir.index import Index, flatten
 from ir.loops import Kernel, Write
 from ir.op import Lowering
 from nncompiler.access import axis_variables, point
-from nncompiler.fuse import Fusion, Group, fuse, has_buffer
+from nncompiler.fuse import Fusion, fuse
+from nncompiler.groups import Group
 from nncompiler.lower import Names, lower, needs_memory
 from nncompiler.sparse import tables_of
+from nncompiler.stored import has_buffer
 from nncompiler.timeline import Swap, Timeline, bases
 
 UPDATE = "update:"

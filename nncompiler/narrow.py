@@ -24,7 +24,7 @@ from ir.ops.core import broadcast_to, literal
 from ir.ops.pieces import concatenate, slice_
 from ir.ops.views import reshape
 from ir.types import Dim, Extent, Shape
-from nncompiler.fuse import split_spec
+from nncompiler.groups import split_spec
 from nncompiler.schedule.heuristics import MOST_COLUMN_SUMS, MOST_COLUMNS, MOST_WIDE
 
 Place = tuple[Index, ...]

@@ -18,8 +18,9 @@ import numpy as np
 from ir import ops
 from ir.graph import Graph
 from ir.types import DType, f32
-from nncompiler.codegen.emit import Emitter, Value, constant
+from nncompiler.codegen.emit import Emitter
 from nncompiler.codegen.llvm import assemble, host
+from nncompiler.codegen.values import Value, constant
 from nncompiler.compilation import compile_graph
 from nncompiler.options import Options
 from nncompiler.table import Table

@@ -13,10 +13,11 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from ir.types import DType, boolean, dtype_of, i64
-from nncompiler.codegen.emit import Emitter, Value
+from nncompiler.codegen.emit import Emitter
 from nncompiler.codegen.llvm import host
 from nncompiler.codegen.math import emit_apply
 from nncompiler.codegen.target import Target
+from nncompiler.codegen.values import Value
 
 Array = np.ndarray[Any, Any]
 Emit = Callable[[Emitter, Sequence[Value]], Value]

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from ir.index import Var
 from ir.scalar import Scalar
 from ir.types import i32, i64
-from nncompiler.codegen.emit import Value, constant, number_of
 from nncompiler.codegen.scope import Binding
 from nncompiler.codegen.statements import Writer
 from nncompiler.codegen.transpose import swap
+from nncompiler.codegen.values import Value, constant, number_of
 
 
 def whole_steps(w: Writer, extent: Value, step: int) -> Value:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from ir.index import Var
 from ir.types import i64
-from nncompiler.codegen.emit import Value, constant
 from nncompiler.codegen.scope import Binding
 from nncompiler.codegen.tiles import LATENCY_HIDDEN, Blocks
+from nncompiler.codegen.values import Value, constant
 
 WRITTEN_OUT = 4  # vectors along the summed axis that need no loop
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from ir.types import DType, i32, i64
 from nncompiler.codegen import coefficients as table
-from nncompiler.codegen.emit import Value, llvm_type
 from nncompiler.codegen.term import Term, by_pairs, horner, sign_mask
+from nncompiler.codegen.values import Value, llvm_type
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from ir.types import DTYPES, DType, Extent, i64
 from nncompiler.codegen.assemble import module_text
 from nncompiler.codegen.columns import switch, table_entry
 from nncompiler.codegen.deal import Call
-from nncompiler.codegen.emit import Emitter, Value, constant, memory_type
+from nncompiler.codegen.emit import Emitter
 from nncompiler.codegen.entry import entry_text
 from nncompiler.codegen.math import emit_apply
 from nncompiler.codegen.sparse import write_sparse
@@ -35,6 +35,7 @@ from nncompiler.codegen.streams import Streams
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.tile import write_tile
 from nncompiler.codegen.transpose import write_transpose
+from nncompiler.codegen.values import Value, constant, memory_type
 from nncompiler.frontend.wiring import AGGREGATIONS
 from nncompiler.programs import MOST_VECTORS, STATE, Column
 from runtime.artifact import Plan

@@ -13,12 +13,13 @@ from ir.index import Guard, Index
 from ir.loops import Buffer
 from ir.scalar import Scalar
 from ir.types import Extent, boolean, i64
-from nncompiler.codegen.emit import Emitter, Value, constant, memory_type
+from nncompiler.codegen.emit import Emitter
 from nncompiler.codegen.indices import Indices
 from nncompiler.codegen.lanes import Cover, cover, lane_offsets
 from nncompiler.codegen.math import emit_apply
 from nncompiler.codegen.scope import Accumulator, Binding, Dependences, Scope
 from nncompiler.codegen.streams import Streams
+from nncompiler.codegen.values import Value, constant, memory_type
 
 
 class Expressions(Indices):

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 
 from ir.index import Index, Quotient, Remainder, Var
 from ir.types import Dim, DType, i64
-from nncompiler.codegen.emit import Emitter, Value, constant, number_of
+from nncompiler.codegen.emit import Emitter
 from nncompiler.codegen.scope import Binding
+from nncompiler.codegen.values import Value, constant, number_of
 
 
 class Indices:

@@ -26,10 +26,11 @@ from ir.loops import (
 from ir.scalar import Scalar
 from ir.types import Dim, Extent, i64
 from nncompiler.codegen.costs import operations
-from nncompiler.codegen.emit import Emitter, Value, constant, number_of
+from nncompiler.codegen.emit import Emitter
 from nncompiler.codegen.scope import Binding
 from nncompiler.codegen.streams import Streams
 from nncompiler.codegen.sums import Sums, accumulated, scalars_of
+from nncompiler.codegen.values import Value, constant, number_of
 
 LONG_BODY = 64  # operations; a longer body is not written a second time for the last lanes
 REDUCTION_CHAINS = 4  # independent sums that hide the latency of an addition

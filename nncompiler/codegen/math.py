@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ir.types import DType, boolean, f64
 from nncompiler.codegen import elementary, power, trigonometry
-from nncompiler.codegen.emit import Emitter, Value, constant, number_of
+from nncompiler.codegen.emit import Emitter
 from nncompiler.codegen.term import Term
+from nncompiler.codegen.values import Value, constant, number_of
 
 Rule = Callable[[Emitter, Sequence[Value], DType], Value]
 

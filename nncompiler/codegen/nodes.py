@@ -12,9 +12,9 @@ from ir.ops import formula
 from ir.sparse_loops import PairSums, Sweep, rows_of_piece
 from ir.types import DType, i64
 from nncompiler.codegen.columns import table_entry
-from nncompiler.codegen.emit import Value, constant, number_of
 from nncompiler.codegen.math import emit_apply
 from nncompiler.codegen.statements import Writer
+from nncompiler.codegen.values import Value, constant, number_of
 
 STARTS = {formula.PRODUCT: 1.0, formula.MIN: float("inf"), formula.MAX: float("-inf")}
 

@@ -19,9 +19,9 @@ from nncompiler.codegen.elementary import (
     small_int,
     split_exponent,
 )
-from nncompiler.codegen.emit import number_of
 from nncompiler.codegen.term import Term, horner
 from nncompiler.codegen.trigonometry import two_sum
+from nncompiler.codegen.values import number_of
 
 
 @dataclass(frozen=True, slots=True)

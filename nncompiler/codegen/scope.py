@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ir import scalar
 from ir.scalar import Scalar
-from nncompiler.codegen.emit import Value
+from nncompiler.codegen.values import Value
 
 
 @dataclass(frozen=True, slots=True)

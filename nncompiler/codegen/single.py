@@ -23,10 +23,10 @@ from ir.scalar import Scalar
 from ir.sparse_loops import Sweep
 from ir.types import i32, i64
 from nncompiler.codegen.columns import phi, switch, table_entry, whole_steps
-from nncompiler.codegen.emit import Value, constant
 from nncompiler.codegen.nodes import Combining, apply_formula, edge_entries, sources_of
 from nncompiler.codegen.scope import Binding
 from nncompiler.codegen.statements import Writer
+from nncompiler.codegen.values import Value, constant
 from nncompiler.sparse import LONGEST, MANY, WAYS
 
 

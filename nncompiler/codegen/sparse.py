@@ -9,10 +9,10 @@ from ir.scalar import Scalar
 from ir.sparse_loops import PairSums, PairTotals, Sparse, Sweep
 from ir.types import boolean, i64
 from nncompiler.codegen.columns import copy_columns, table_entry, whole_steps
-from nncompiler.codegen.emit import Value, constant
 from nncompiler.codegen.nodes import own_memory, piece_length
 from nncompiler.codegen.statements import Writer
 from nncompiler.codegen.sweep import SweepCode
+from nncompiler.codegen.values import Value, constant
 
 
 def write_sparse(writer: Writer, stmt: Sparse) -> None:

@@ -23,11 +23,12 @@ from ir.loops import (
 from ir.scalar import Scalar
 from ir.sparse_loops import PairSums, PairTotals, Sparse, Sweep
 from ir.types import Dim, Extent, boolean, i64
-from nncompiler.codegen.emit import Emitter, Value, constant, memory_type
+from nncompiler.codegen.emit import Emitter
 from nncompiler.codegen.loops import Loops, Range
 from nncompiler.codegen.streams import Streams
 from nncompiler.codegen.sums import scalars_of
 from nncompiler.codegen.target import Target
+from nncompiler.codegen.values import Value, constant, memory_type
 
 
 class Writer(Loops):

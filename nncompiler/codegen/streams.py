@@ -15,8 +15,9 @@ from ir.dependence import scalars
 from ir.index import Index, Var
 from ir.loops import Buffer, For, Function, Stmt, Store, StoreRow, statements
 from ir.scalar import Scalar
-from nncompiler.codegen.emit import Emitter, Value
+from nncompiler.codegen.emit import Emitter
 from nncompiler.codegen.target import Target
+from nncompiler.codegen.values import Value
 from nncompiler.schedule.heuristics import DEAR_COST, cost_of, size_of
 
 LINE = 64  # bytes; every buffer of a program begins at a multiple of it

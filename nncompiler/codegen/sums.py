@@ -18,9 +18,9 @@ from ir.loops import (
 )
 from ir.scalar import Scalar
 from ir.types import integer_range
-from nncompiler.codegen.emit import Value, constant
 from nncompiler.codegen.expressions import Expressions
 from nncompiler.codegen.scope import Accumulator
+from nncompiler.codegen.values import Value, constant
 
 
 class Sums(Expressions):

@@ -15,7 +15,6 @@ from ir.scalar import Scalar
 from ir.sparse_loops import Sweep
 from ir.types import i64
 from nncompiler.codegen.columns import copy_columns, switch, table_entry, whole_steps
-from nncompiler.codegen.emit import Value, constant, number_of
 from nncompiler.codegen.nodes import (
     Combining,
     apply_formula,
@@ -28,6 +27,7 @@ from nncompiler.codegen.scope import Binding
 from nncompiler.codegen.single import SingleRow
 from nncompiler.codegen.statements import Writer
 from nncompiler.codegen.transpose import swap
+from nncompiler.codegen.values import Value, constant, number_of
 
 FEW = 2
 

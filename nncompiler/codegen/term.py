@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ir.types import DType, i32, i64
-from nncompiler.codegen.emit import Emitter, Number, Value, constant
+from nncompiler.codegen.emit import Emitter
+from nncompiler.codegen.values import Number, Value, constant
 
 
 @dataclass(frozen=True, slots=True)

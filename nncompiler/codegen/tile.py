@@ -13,11 +13,11 @@ from ir.index import Var
 from ir.loops import For, Let, Store, Tile
 from ir.types import i64
 from nncompiler.codegen.dot import Dots
-from nncompiler.codegen.emit import Value, constant, memory_type, number_of
 from nncompiler.codegen.scope import Binding
 from nncompiler.codegen.statements import Writer
 from nncompiler.codegen.streams import LINE, read_ahead
 from nncompiler.codegen.tiles import LATENCY_HIDDEN, Blocks
+from nncompiler.codegen.values import Value, constant, memory_type, number_of
 from nncompiler.schedule.heuristics import cost_of, single_row_vectors
 
 WRITTEN_OUT = 64  # instructions of an epilogue that is repeated for every vector of the tile

@@ -8,9 +8,9 @@ from ir.index import Var
 from ir.loops import Tile
 from ir.scalar import Scalar
 from ir.types import i64
-from nncompiler.codegen.emit import Value, constant, number_of
 from nncompiler.codegen.scope import Binding
 from nncompiler.codegen.statements import Writer
+from nncompiler.codegen.values import Value, constant, number_of
 
 LATENCY_HIDDEN = 8  # independent multiply-adds in flight: two units, four cycles each
 

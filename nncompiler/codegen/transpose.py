@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from ir.loops import Transpose
 from ir.types import i64
-from nncompiler.codegen.emit import Value, constant
 from nncompiler.codegen.scope import Binding
 from nncompiler.codegen.statements import Writer
+from nncompiler.codegen.values import Value, constant
 
 
 def write_transpose(writer: Writer, stmt: Transpose) -> None:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from ir.types import f64
 from nncompiler.codegen import coefficients as table
 from nncompiler.codegen.elementary import flip_sign, format_of
-from nncompiler.codegen.emit import Emitter, Value, constant, literal
+from nncompiler.codegen.emit import Emitter
 from nncompiler.codegen.term import Term, horner
+from nncompiler.codegen.values import Value, constant, literal
 
 _FRACTION = 1300  # bits of table.INVERSE_PI behind the point
 _PIECE = 26  # bits of a piece: its product with 27 bits is exact in f64

@@ -12,10 +12,11 @@ import pytest
 import ir.ops  # noqa: F401  (fills the registry)
 from ir.op import REGISTRY
 from ir.types import DType, boolean, dtype_of, f32, f64, i32, i64, u32, u64
-from nncompiler.codegen.emit import Emitter, Value, constant
+from nncompiler.codegen.emit import Emitter
 from nncompiler.codegen.llvm import host
 from nncompiler.codegen.math import TABLE, emit_apply
 from nncompiler.codegen.target import PRESETS, Target, preset
+from nncompiler.codegen.values import Value, constant
 from tests.bench.ulp import REFERENCES, errors
 from tests.native import Native, native
 
