@@ -45,7 +45,11 @@ def entry_text(
     if shared:
         parts += [team_text(target), trial_text(), f"@{plan.entry}.record = {RECORD}"]
         parts += _chunks(plan, calls, spans)
-    parts += [_entry(plan, calls, checks, spans, flush, shared), _repeat(plan.entry)]
+    parts.append(_entry(plan, calls, checks, spans, flush, shared))
+    if shared or spans or any(name in plan.updates for name in _checked(plan)):
+        parts.append(_repeat(plan.entry))
+    else:
+        parts.append(_tight_repeat(plan, calls, checks, flush))
     if timed:
         parts.append(_profile(plan, calls, checks, spans, flush))
     if plan.feeds:
@@ -170,7 +174,33 @@ def _end(say: _Lines, flush: bool) -> None:
     say("ret i64 0")
 
 
+def _checked(plan: Plan) -> list[str]:
+    return [plan.buffers[check.buffer].name for check in plan.checks]
+
+
+def _tight_repeat(plan: Plan, calls: Sequence[Call], checks: Sequence[Call], flush: bool) -> str:
+    """Of a small program: what it checks stays as it is, so that once is enough."""
+    say = _Lines()
+    _begin(say, plan, calls, checks, (), flush)
+    say("%any = icmp sgt i64 %n, 0")
+    say("br i1 %any, label %again, label %done")
+    say("again:")
+    say("%i = phi i64 [ 0, %ready ], [ %next, %once ]")
+    for number, call in enumerate(calls):
+        with deal.condition(say, plan, call, number):
+            deal.whole(say, plan, call, f"%whole{number}")
+    say("br label %once")
+    say("once:")
+    say("%next = add i64 %i, 1")
+    say("%more = icmp slt i64 %next, %n")
+    say("br i1 %more, label %again, label %done")
+    say("done:")
+    _end(say, flush)
+    return say.function(f"i64 @{plan.entry}_repeat({TABLE}, i64 %n) #0")
+
+
 def _repeat(entry: str) -> str:
+    """A call of the program at a time."""
     return f"""\
 define i64 @{entry}_repeat({TABLE}, i64 %n) #0 {{
 entry:

@@ -118,3 +118,18 @@ def test_columns_compute_what_numpy_computes(name: str) -> None:
         expected = run_graph(graph, arrays)["result"]
         for stage, run in runs.items():
             np.testing.assert_allclose(run(arrays)["result"], expected, rtol=1e-9, err_msg=stage)
+
+
+def test_repeated_steps_are_steps() -> None:
+    x, t = data(4)
+    one, many = network(seed=1), network(seed=1)
+    losses = [one.step(x, t) for _ in range(5)]
+    bound = many.bind(x, t)
+    assert bound.run(5) == losses[-1]
+    for name, value in one.parameters.items():
+        np.testing.assert_array_equal(value, many.parameters[name])
+    bound.inputs["target"][2] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        bound.run(3)
+    for name, value in one.parameters.items():
+        np.testing.assert_array_equal(value, many.parameters[name])
