@@ -6,11 +6,9 @@ first goes through it.
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +17,7 @@ from ir.graph import Graph
 from ir.text import print_graph
 from nncompiler.codegen import llvm
 from nncompiler.options import Options
+from nncompiler.room import room
 from runtime.artifact import Artifact
 from runtime.cache import Cache
 
@@ -60,23 +59,10 @@ def cached(digest: str, build: Callable[[], Artifact], *, again: bool = False) -
 
 
 def _build(graph: Graph, options: Options, checks: Checks, label: str) -> Artifact:
-    with _no_collection():
+    with room():
         from nncompiler.pipeline import build  # half of all our code: a look-up does without it
 
         return build(graph, options=options, checks=checks, label=label)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """No garbage collection for the moment: a compilation makes many small objects, nearly all of
-    which it keeps to its end, so that looking through them again and again finds nothing."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def cache_key(graph: Graph, options: Options, checks: Checks, label: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ir.graph import Graph
 from nncompiler.compilation import Checks, compile_graph
 from nncompiler.options import Options
+from nncompiler.room import room
 from runtime.artifact import Artifact
 from runtime.session import Session
 from runtime.state import State
@@ -54,9 +55,10 @@ class Program:
         """The stages between graph and object code, for reading."""
         from nncompiler.pipeline import lower_graph  # see compilation.py
 
-        return lower_graph(
-            self.graph, options=self.options, checks=self.checks, label=self.graph.name
-        )
+        with room():
+            return lower_graph(
+                self.graph, options=self.options, checks=self.checks, label=self.graph.name
+            )
 
     def stage(self, name: str) -> str:
         """The text of a stage from "simplified" to "assembly"."""

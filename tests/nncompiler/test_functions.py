@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from typing import Any
 
 import numpy as np
@@ -289,3 +291,23 @@ def test_slope_and_curvature_of_a_product_count_its_zeros(zeros: tuple[int, ...]
     curvature = [[_others(x, i, j) if i != j else 0.0 for j in range(4)] for i in range(4)]
     np.testing.assert_allclose(nnc.grad(nnc.prod)(x), slope, rtol=1e-14)
     np.testing.assert_allclose(nnc.hessian(nnc.prod)(x), curvature, rtol=1e-14)
+
+
+def test_long_chains_of_operations() -> None:
+    def chain(length: int) -> Any:
+        def f(x: Any) -> Any:
+            for _ in range(length):
+                x = nnc.tanh(x)
+            return nnc.sum(x)
+
+        return f
+
+    limit, x = sys.getrecursionlimit(), np.ones(4)
+    expected = 1.0
+    for _ in range(300):
+        expected = np.tanh(expected)
+    np.testing.assert_allclose(nnc.jit(chain(300))(x), 4 * expected, rtol=1e-5)
+    assert np.isfinite(nnc.grad(chain(300))(x)).all()
+    with pytest.raises(nnc.CompileError, match="too many operations"):
+        nnc.jit(chain(8000))(x)
+    assert sys.getrecursionlimit() == limit and gc.isenabled()
