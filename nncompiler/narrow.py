@@ -167,8 +167,7 @@ class _Columns:
         return guard.low <= guard.value.constant < guard.high
 
     def _reduce(self, node: Node, at: Place) -> Node:
-        if node.op.name not in COMBINE:
-            raise _UnfitError
+        assert node.op.combine is not None
         (x,), axes = node.inputs, node.attrs["axes"]
         values = []
         for inner in self._places(x.shape[a] for a in axes):
@@ -176,7 +175,7 @@ class _Columns:
             place = tuple(next(reduced if a in axes else kept) for a in range(x.ndim))
             values.append(self.column(x, place))
         over_rows = any(isinstance(x.shape[a], Extent) for a in axes)
-        return self._combine(values, node.op.name, over_rows)
+        return self._combine(values, node.op.combine, over_rows)
 
     def _contract(self, node: Node, at: Place) -> Node:
         left, right, out = split_spec(node.attrs["spec"])

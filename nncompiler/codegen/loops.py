@@ -6,15 +6,15 @@ What does not depend on a loop is computed before it is entered.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 from ir import scalar
 from ir.index import Var
 from ir.loops import (
     Accumulate,
-    Buffer,
     For,
     Init,
     Let,
@@ -26,9 +26,7 @@ from ir.loops import (
 from ir.scalar import Scalar
 from ir.types import Dim, Extent, i64
 from nncompiler.codegen.costs import operations
-from nncompiler.codegen.emit import Emitter
 from nncompiler.codegen.scope import Binding
-from nncompiler.codegen.streams import Streams
 from nncompiler.codegen.sums import Sums, accumulated, scalars_of
 from nncompiler.codegen.values import Value, constant, number_of
 
@@ -50,16 +48,10 @@ class Range:
 class Loops(Sums, ABC):
     """Writes loops around blocks of statements."""
 
-    def __init__(
-        self,
-        emitter: Emitter,
-        pointers: Mapping[str, str],
-        buffers: Mapping[str, Buffer],
-        symbols: Mapping[str, Value],
-        streams: Streams,
-    ) -> None:
-        super().__init__(emitter, pointers, buffers, symbols, streams)
-        self.ranges: dict[str, Range] = {}
+    @cached_property
+    def ranges(self) -> dict[str, Range]:
+        """What this call runs of the axes that are dealt out, by their names."""
+        return {}
 
     @abstractmethod
     def block(self, body: Sequence[Stmt]) -> None:
