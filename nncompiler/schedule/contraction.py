@@ -278,11 +278,13 @@ class _Loops:
         self.n, self.outer = column, [block, *self.outer]
 
     def _merge_steps(self) -> None:
-        """Neighbouring summed axes that both operands walk as one become one: a longer loop."""
+        """Neighbouring summed axes that both operands walk as one become one: a longer loop. One
+        that is summed slice by slice stays as it is."""
         found: list[Var] = []
         for inner in self.summed:
             outer = found[-1] if found else None
-            if outer is None or not self._is_one_walk(outer, inner):
+            is_sliced = outer and self.sliced and outer.name == self.sliced.axis
+            if outer is None or is_sliced or not self._is_one_walk(outer, inner):
                 found.append(inner)
                 continue
             assert isinstance(inner.extent, int)

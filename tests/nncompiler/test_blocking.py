@@ -62,6 +62,12 @@ def padded_windows() -> Graph:
     return Graph("windows", (x,), {"dw": ops.sum(windows, axis=(2, 3))})
 
 
+def staged_in_one_walk() -> Graph:
+    """Taps of the height of the image: all of them are one stretch of its staged copy."""
+    x, w = ops.input("x", "f32", ("batch", 64, 5, 20)), ops.input("w", "f32", (4, 64, 5, 5))
+    return Graph("walk", (x, w), {"y": convolve(x, w, (3, 3), ((0, 0),) * 2, (1, 1), 1)})
+
+
 def over_time() -> Graph:
     """A weight gradient over time and batch: the last slice of the sum is a short one."""
     x, g = ops.input("x", "f32", ("batch", 130, 40)), ops.input("g", "f32", ("batch", 130, 70))
@@ -78,6 +84,7 @@ def few_rows(columns: int = 64) -> Graph:
 CASES = {
     "dot products of few rows": (few_rows(), Dots),
     "partial sums": (convolution("dw", channels=7), Partial),
+    "partial sums of one stretch": (staged_in_one_walk(), Partial),
     "sums over padded windows": (padded_windows(), TileBy),
     "slices of one long sum": (over_time(), Partial),
     "turned result": (convolution("y", 2), Pack),
