@@ -15,11 +15,13 @@ from ir.scalar import Scalar
 from ir.types import Extent, boolean, i64
 from nncompiler.codegen.emit import Emitter
 from nncompiler.codegen.indices import Indices
-from nncompiler.codegen.lanes import Cover, cover, lane_offsets
+from nncompiler.codegen.lanes import Cover, cover, lane_offsets, lane_values
 from nncompiler.codegen.math import emit_apply
 from nncompiler.codegen.scope import Accumulator, Binding, Dependences, Scope
 from nncompiler.codegen.streams import Streams
 from nncompiler.codegen.values import Value, constant, memory_type
+
+Guards = tuple[Guard, ...]
 
 
 class Expressions(Indices):
@@ -153,13 +155,16 @@ class Expressions(Indices):
         return self.e.op(f"getelementptr {element}, ptr {self.pointers[name]}, i64 {base.text}")
 
     def _load(self, s: Scalar) -> Value:
-        condition = self._condition(s.guards)
         fill = constant(s.fill, s.dtype)
         simple = self.affine(s.index) if not s.args else None
-        if simple is None or simple[1] not in (0, 1):
-            parts = None if s.args or s.dtype == boolean else self._cover(s.index)
+        is_torn = simple is None or simple[1] not in (0, 1)
+        if is_torn and not s.args and s.dtype != boolean:
+            there, others = self._lanes_there(s.guards)
+            parts = self._cover(s.index, there)
             if parts is not None:
-                return self._load_covered(s, parts, condition, fill)
+                return self._load_covered(s, parts, self._condition(others), fill)
+        condition = self._condition(s.guards)
+        if simple is None or is_torn:
             return self._gather(s, condition, fill)
         base, stride = simple
         if stride == 1:
@@ -188,11 +193,30 @@ class Expressions(Indices):
         pointer = self.address(s.name, base, inside=False)
         return self.e.masked_load(pointer, s.dtype, mask, fill=self.e.splat(fill, lanes))
 
-    def _cover(self, index: Index) -> Cover | None:
-        offsets = lane_offsets(
-            index, {v.name: self.bindings[v.name].lanes for v in index.variables}
-        )
-        return cover(offsets) if offsets else None
+    def _lanes_there(self, guards: Guards) -> tuple[list[bool] | None, Guards]:
+        """In which lanes the guards hold that depend on nothing but the lane, and the others."""
+        there: list[bool] | None = None
+        others = []
+        for guard in guards:
+            values = lane_values(guard.value, self._lanes_by_name(guard.value))
+            if values is None or len(values) == 1 or isinstance(guard.high, Extent):
+                others.append(guard)
+                continue
+            holds = [guard.low <= v < guard.high for v in values]
+            there = [a and b for a, b in zip(there, holds, strict=True)] if there else holds
+        return there, tuple(others)
+
+    def _lanes_by_name(self, index: Index) -> dict[str, int]:
+        return {v.name: self.bindings[v.name].lanes for v in index.variables}
+
+    def _cover(self, index: Index, there: list[bool] | None) -> Cover | None:
+        offsets = lane_offsets(index, self._lanes_by_name(index))
+        if offsets is None:
+            return None
+        there = there or [True] * len(offsets)
+        if len(there) != len(offsets):
+            return None
+        return cover([o if t else None for o, t in zip(offsets, there, strict=True)])
 
     def _load_covered(self, s: Scalar, parts: Cover, condition: Value | None, fill: Value) -> Value:
         """Lanes at known distances: loads and a shuffle instead of a gather."""
@@ -205,15 +229,39 @@ class Expressions(Indices):
             if mask is None:
                 found.append(self.e.load(self.address(s.name, place), s.dtype, width))
                 continue
-            needed = self._prefix(s.index, start, width) if condition is None else None
-            needed = needed or self._any_of(mask, parts.users(number))
+            needed = self._needed(s.index, parts, number, mask, condition)
             pointer = self.address(s.name, place, inside=False)
             filler = self.e.splat(fill, width)
             found.append(self.e.masked_load(pointer, s.dtype, needed, fill=filler))
-        picked = self.e.shuffle(found[0], found[1] if len(found) > 1 else None, parts.picks)
-        if mask is None or condition is None:
+        picked = self._picked(found, parts, fill)
+        if mask is None or condition is None or condition.lanes == 1:
             return picked
         return self.e.select(mask, picked, self.e.splat(fill, lanes))
+
+    def _picked(self, found: list[Value], parts: Cover, fill: Value) -> Value:
+        """The lanes from the vectors that hold them; `fill` in those that read nothing."""
+        first, other = found[0], found[1] if len(found) > 1 else None
+        there = [p is not None for p in parts.picks]
+        if all(there):
+            return self.e.shuffle(first, other, [p or 0 for p in parts.picks])
+        if other is None:
+            filler = self.e.splat(fill, parts.width)
+            picks = [parts.width if p is None else p for p in parts.picks]
+            return self.e.shuffle(first, filler, picks)
+        picked = self.e.shuffle(first, other, [p or 0 for p in parts.picks])
+        return self.e.select(_pattern(there), picked, self.e.splat(fill, len(there)))
+
+    def _needed(
+        self, index: Index, parts: Cover, number: int, mask: Value, condition: Value | None
+    ) -> Value:
+        """The elements of a vector that a lane reads."""
+        if condition is None and None not in parts.picks:
+            prefix = self._prefix(index, parts.starts[number], parts.width)
+            if prefix is not None:
+                return prefix
+        if condition is not None and condition.lanes == 1 and self.mask(index) is None:
+            return self.e.splat(condition, parts.width)
+        return self._any_of(mask, parts.users(number))
 
     def _prefix(self, index: Index, start: int, width: int) -> Value | None:
         """The same where lanes are `stride` elements apart and the first `left` of them exist: the
@@ -275,7 +323,7 @@ class Expressions(Indices):
             return present[0] if present else None
         return self.e.binary("and", *present)
 
-    def _condition(self, guards: tuple[Guard, ...]) -> Value | None:
+    def _condition(self, guards: Guards) -> Value | None:
         """All guards together, for one point or for every lane."""
         terms: list[Value] = []
         for guard in guards:
@@ -313,3 +361,9 @@ class Expressions(Indices):
             self.streams.store(self.e, value, name, index, self.address(name, simple[0]))
         else:
             self.e.masked_store(value, self.address(name, simple[0], inside=False), mask)
+
+
+def _pattern(lanes: list[bool]) -> Value:
+    """A mask that is known."""
+    text = ", ".join(f"i1 {str(lane).lower()}" for lane in lanes)
+    return Value(f"<{text}>", boolean, len(lanes))

@@ -9,7 +9,7 @@ from ir import ops
 from ir.graph import Graph
 from ir.index import Index, Var
 from ir.interpret import run_graph
-from nncompiler.codegen.lanes import cover, lane_offsets
+from nncompiler.codegen.lanes import cover, lane_offsets, lane_values
 from nncompiler.pipeline import lower_graph
 from tests.stages import stages
 
@@ -66,6 +66,45 @@ def test_vectors_hold_the_lanes_and_nothing_outside(offsets: list[int]) -> None:
     assert max(elements) == max(offsets)
 
 
+@pytest.mark.parametrize(
+    "offsets", [[0, 50, 1, 51, 2, 52, 3, 53], [0, None, 1, None], [None, 9, 5, None, 6, 4, 10, 11]]
+)
+def test_two_stretches_and_lanes_that_read_nothing_are_covered(offsets: list[int | None]) -> None:
+    parts = cover(offsets)
+    assert parts is not None
+    elements = [start + e for start in parts.starts for e in range(parts.width)]
+    found = [None if p is None else elements[p] for p in parts.picks]
+    assert found == offsets
+    read = {e for e in elements if min(abs(e - o) for o in offsets if o is not None) > 2}
+    assert not read
+
+
+def test_lanes_are_known_where_they_depend_on_nothing_else() -> None:
+    lanes = {"q": 8, "i": 1}
+    assert lane_values(Q % 2, lanes) == [0, 1] * 4
+    assert lane_values((Q + 1) % 4 + 3, lanes) == [4, 5, 6, 3] * 2
+    assert lane_values(Q % 3, lanes) is None
+    assert lane_values(Q, lanes) is None
+    assert lane_values((Q + I) % 2, lanes) is None
+
+
+@pytest.mark.parametrize("width", [3, 8, 13, 24])
+@pytest.mark.parametrize("step", [2, 3, 4])
+def test_zeros_between_elements_are_lanes_that_read_nothing(width: int, step: int) -> None:
+    x = ops.input("x", "f32", ("batch", 5, width))
+    spread = ops.pad(ops.dilate(x, (1, 2, step)), (0, 1, 0), (0, 0, step - 1), 7.0)
+    apart = ops.pad(ops.reshape(x, ("batch", 5, 1, width, 1)), (0,) * 5, (0, 0, 1, 0, step - 1))
+    merged = ops.reshape(apart, ("batch", 10, width * step))
+    graph = Graph("g", (x,), {"spread": spread, "merged": merged})
+    feed = {"x": np.random.default_rng(0).normal(size=(3, 5, width)).astype("f4")}
+    expected = run_graph(graph, feed)
+    for stage, run in stages(graph).items():
+        for name, value in run(feed).items():
+            np.testing.assert_array_equal(value, expected[name], err_msg=f"{stage} {name}")
+
+
 def test_lanes_far_apart_are_not_covered() -> None:
     assert cover([0, 9, 18, 27]) is None
     assert cover([0, 0, 0, 0]) is None
+    assert cover([0, 50, 1, 51, 2]) is None
+    assert cover([None, None]) is None
