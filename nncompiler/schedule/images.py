@@ -191,9 +191,11 @@ def _cut_rows(kernel: Kernel, number: int) -> Kernel:
 
 
 def _cut(kernel: Kernel, v: Var, block: Var, inner: Var) -> Kernel:
-    """v -> block * size + inner"""
+    """v -> block * size + inner;  v -> block where a block is a single row: no axis of length one,
+    which might be given to the lanes."""
+    parts = (block, inner) if size_of(inner.extent) > 1 else (block,)
     change = {v: Index.of(block) * size_of(inner.extent) + Index.of(inner)}
-    axes = [a for old in kernel.axes for a in ((block, inner) if old == v else (old,))]
+    axes = [a for old in kernel.axes for a in (parts if old == v else (old,))]
     kernel = map_kernel_indices(kernel, partial(Index.substitute, values=change))
     return replace(kernel, axes=tuple(axes))
 

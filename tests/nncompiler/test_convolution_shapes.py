@@ -135,3 +135,11 @@ def test_gradients_of_weights_image_by_image(
 def test_depthwise(shape: tuple[int, int, int, int, int]) -> None:
     graph = depthwise(*shape)
     check(lower_graph(graph), graph, feed_of(graph, 3))
+
+
+def test_an_image_too_large_to_stage_whose_rows_are_a_prime_number() -> None:
+    """Blocks of a single row, and a single filter: no lanes run along the row of such a block."""
+    x, w = ops.input("x", "f64", ("batch", 48, 22, 24)), ops.input("w", "f64", (1, 48, 3, 1))
+    y = convolve(x, w, (2, 3), ((4, 4), (1, 1)), (2, 2), 1)
+    graph = Graph("rows", (x, w), {"y": y + 1})
+    check(lower_graph(graph), graph, feed_of(graph, 2))
