@@ -179,16 +179,22 @@ class Machine(ABC):
 
         ValueError where no layer is stateful.
         """
-        machines = (self, *self.objectives.values())
-        carried = {
-            name: state.initial
-            for machine in machines
-            for name, state in machine.blueprint.network.states.items()
-            if state.carried
-        }
+        carried = self._carried()
+        for part in self.objectives.values():
+            carried |= part._carried()
         if not carried:
             raise ValueError("no layer of the model is stateful: there are no states to reset")
         self.state.restore(carried)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether layers are stateful: a row's batches are the pieces of one sequence."""
+        return bool(self._carried())
+
+    def _carried(self) -> dict[str, Array]:
+        """What stateful layers begin with, by name."""
+        states = self.blueprint.network.states
+        return {name: state.initial for name, state in states.items() if state.carried}
 
     # ------------------------------------------------------------------ running
 
@@ -291,6 +297,7 @@ class Machine(ABC):
         x, t              arrays with one row per example (dicts or tuples of them where there are
                           several); or x an iterable of batches (x, t) and t None
         batch_size        rows of a batch; a network of a fixed number of rows has its own
+        shuffle           a new order of the rows in every epoch; not for stateful layers
         validation_data   (x, t) or (x, t, sample_weight)
         validation_split  the last part of the rows, 0 to 1, is not trained on but scored
         callbacks         objects with Keras' methods, or functions (epoch, logs)

@@ -31,6 +31,7 @@ class Trainable(Protocol):
     stop_training   set by callbacks; cleared when fit begins
     history         the History of the last fit
     parameters      live arrays by name, for callbacks
+    goes_on         whether the rows of a batch go on where those of the batch before stopped
     """
 
     seed: int
@@ -40,6 +41,9 @@ class Trainable(Protocol):
 
     @property
     def parameters(self) -> Any: ...
+
+    @property
+    def goes_on(self) -> bool: ...
 
     def pack(self, x: Any, t: Any, sample_weight: Any = None) -> Data:
         """Inputs by id; every array has one row per example. ValueError where they disagree."""
@@ -103,6 +107,13 @@ def fit(
             )
     else:
         data, validation, rows = _whole(target, x, t, sample_weight, class_weight, validation_split)
+        if shuffle and target.goes_on:
+            warnings.warn(
+                "fit shuffles the rows, so what stateful layers carry from batch to batch goes to "
+                "rows of other sequences: fit(..., shuffle=False) keeps their order",
+                RuntimeWarning,
+                stacklevel=3,
+            )
     if validation_data is not None:
         validation = _validation(target, validation_data)
     run = _Run(target, data, x, rows, batch_size, shuffle, class_weight, validation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,21 @@ def test_fit_goes_on_from_batch_to_batch() -> None:
     assert any(a != b for a, b in pairwise(losses))
 
 
+def test_fit_warns_where_it_shuffles_the_pieces_of_sequences() -> None:
+    x, t = stream()
+    flat = x.reshape(-1, TIMES, FEATURES), t.reshape(-1, 2)
+    model = compiled(network("gru", stateful=ROWS))
+    for machine in (model, model.reference):
+        with pytest.warns(RuntimeWarning, match=r"shuffle=False") as found:
+            machine.fit(*flat, batch_size=ROWS, verbose=0)
+        assert found[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(*flat, batch_size=ROWS, shuffle=False, verbose=0)
+        model.fit(list(zip(x, t, strict=True)), verbose=0)  # batches have an order of their own
+        compiled(network("gru")).fit(*flat, batch_size=ROWS, verbose=0)
+
+
 def test_a_short_batch_leaves_the_other_rows_as_they_are() -> None:
     model = compiled(network("lstm", stateful=ROWS))
     x, t = stream()
@@ -121,7 +137,7 @@ def test_more_rows_than_states_are_refused_everywhere() -> None:
         lambda m: m(x),
         lambda m: m.step(x, t),
         lambda m: m.backward(x, t),
-        lambda m: m.fit(x, t, batch_size=9, verbose=0),
+        lambda m: m.fit(x, t, batch_size=9, shuffle=False, verbose=0),
     ]
     for call in (*calls, lambda m: m.bind(x, t)):
         with pytest.raises(ValueError, match=message):
@@ -134,7 +150,7 @@ def test_more_rows_than_states_are_refused_everywhere() -> None:
     model(x[:4]), model(x[:4])  # the short way is open now
     with pytest.raises(ValueError, match=message):
         model(x)
-    model.fit(x, t, batch_size=ROWS, verbose=0)
+    model.fit(x, t, batch_size=ROWS, shuffle=False, verbose=0)
     assert model.predict(x, batch_size=ROWS).shape == (9, 2)
 
 
