@@ -65,7 +65,7 @@ class Plan:
     """What a runtime must know of a program: see BufferSpec, KernelSpec.
 
     `limits` holds the largest extents of symbols that have one, `stack` the bytes that every thread
-    keeps on its stack.
+    keeps on its stack, and `shared` whether a team of threads can help (pool.py).
 
     `outputs` maps an output's name to its buffer, `updates` an input's id to the buffer that holds
     its new value (an alias of the input, or a temporary that native code copies back itself).
@@ -86,6 +86,7 @@ class Plan:
     target: str
     limits: dict[str, int] = field(default_factory=dict)
     stack: int = 0
+    shared: bool = False
 
 
 def limits_of(checks: Mapping[str, tuple[int, int] | None]) -> dict[str, int]:

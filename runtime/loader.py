@@ -26,7 +26,6 @@ _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 3)
 _REPEAT = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 3, ctypes.c_int64)
 _TABLE = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 4)
 
-WORKER = "nnc_worker"
 _NO_PLAN = Plan("", [], [], [], {}, {}, [], [], [], "", "")
 
 _lock = threading.Lock()
@@ -48,7 +47,6 @@ class Program:
     repeat: Native | None
     profile: Native | None
     train: Native | None
-    worker: int | None  # address of what a thread of a team runs, where the program can use one
     library: Any  # keeps the code in memory
     source: bytes  # what it was linked from
 
@@ -68,7 +66,6 @@ def load(artifact: Artifact) -> Program:
 def _load(artifact: Artifact) -> Program:
     entry = artifact.plan.entry
     optional = [f"{entry}_{kind}" for kind in ("repeat", "profile", "train")]
-    optional.append(WORKER)
     present = [name for name in optional if name.encode() + b"\0" in artifact.object]
     library = _link(artifact.object, [entry, *present])
 
@@ -81,7 +78,6 @@ def _load(artifact: Artifact) -> Program:
         repeat=function("repeat", _REPEAT),
         profile=function("profile", _TABLE),
         train=function("train", _TABLE),
-        worker=library[WORKER] if WORKER in present else None,
         library=(library, _linker),
         source=artifact.object,
     )

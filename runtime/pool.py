@@ -1,16 +1,6 @@
 """Takes a number of threads, gives the memory where native code meets its workers: a team.
 
-The native side is nncompiler/codegen/team.py. A team is a table of a few cache lines:
-
-    DONE      chunks that workers finished; WAITING: the caller sleeps until DONE is complete
-    FUNCTION  (BUFS, SYMS, i) is chunk i; STATE: the floating-point state for it; CORE: the caller's
-    SLEEPERS  workers that sleep, or were never started; SEQUENCE: what they sleep on
-    BUSY      a call is in flight; another one runs alone
-    ALONE     until when the caller stays alone, and LENGTH: for how long
-    LAST      when the caller last dealt out a stage to sleepers; BURST: since when it is busy
-    MISSING   workers to be started, by native code, when there is enough to do
-    WORKER    the function that they run; THREADS: how many they are, the caller counted
-    SLOTS     one for each thread: its chunks (end, next), the team's address, its number
+The native side is team.py; a team is a table of a few cache lines (places.py).
 
 Teams live as long as the process, and so does the code of their workers: a worker may sleep in it
 when the interpreter is gone. After a fork the child has the memory but no workers: all starts anew.
@@ -20,30 +10,18 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 import threading
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from runtime.buffers import Array, address, aligned_empty
-
-# Offsets in bytes. What different threads write at the same time lies two cache lines apart.
-DONE, WAITING = 0, 4
-FUNCTION, BUFS, SYMS, STATE, CORE, THREADS, WORKER = 128, 136, 144, 152, 156, 160, 168
-SLEEPERS, SEQUENCE = 256, 260
-BUSY, ALONE, LENGTH, LAST, BURST, MISSING = 384, 392, 400, 408, 416, 424
-SLOTS, STRIDE = 512, 128
-PLACES = (
-    *("DONE", "WAITING", "FUNCTION", "BUFS", "SYMS", "STATE", "CORE", "THREADS", "WORKER"),
-    *("SLEEPERS", "SEQUENCE", "BUSY", "ALONE", "LENGTH", "LAST", "BURST", "MISSING"),
-    *("SLOTS", "STRIDE"),
-)
+from runtime.places import PLACES
+from runtime.team import functions, possible
 
 _lock = threading.Lock()
-_teams: dict[int, Array] = {}
+_teams: dict[tuple[int, int], Array] = {}  # by number of threads and address of the code
 
 
 def default_threads() -> int:
@@ -71,38 +49,41 @@ def _quota(root: Path = Path("/sys/fs/cgroup")) -> int:
     return 1 << 20
 
 
-def team(threads: int | None, worker: int | None, code: Any) -> int | None:
+def team(threads: int | None, shared: bool) -> int | None:
     """The address of a team of so many threads, the caller among them; None where it runs alone.
 
-    `worker` is the address of the workers' function, which lies in `code`.
+    `shared`: the program has work to share.
     """
     count = default_threads() if threads is None else threads
     if count < 1:
         raise ValueError(f"threads must be at least 1, got {count}")
-    if count == 1 or worker is None or not sys.platform.startswith("linux"):
+    if count == 1 or not shared or not possible():
         return None
+    library, addresses = functions()
+    key = count, addresses["run"]
     with _lock:
-        if count not in _teams:
-            table = aligned_empty((SLOTS + count * STRIDE,), np.uint8)
+        if key not in _teams:
+            table = aligned_empty((PLACES["slots"] + count * PLACES["stride"],), np.uint8)
             _reset(table, count)
-            _put(table, WORKER, worker)
-            for thing in (table, code):
+            for place, value in addresses.items():
+                _put(table, PLACES[place], value)
+            for thing in (table, library):
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
-            _teams[count] = table
-        return address(_teams[count])
+            _teams[key] = table
+        return address(_teams[key])
 
 
 def _reset(table: Array, threads: int) -> None:
     """Nobody is at work, and all workers are still to be started."""
-    worker = int(table[WORKER : WORKER + 8].view(np.int64)[0])
-    table[:] = 0
-    _put(table, WORKER, worker)
-    _put(table, THREADS, threads)
-    _put(table, SLEEPERS, threads - 1)
-    _put(table, MISSING, threads - 1)
+    table[: PLACES["worker"]] = 0
+    table[PLACES["slots"] :] = 0
+    _put(table, PLACES["threads"], threads)
+    _put(table, PLACES["sleepers"], threads - 1)
+    _put(table, PLACES["missing"], threads - 1)
     for number in range(threads):
-        _put(table, SLOTS + number * STRIDE + 8, address(table))
-        _put(table, SLOTS + number * STRIDE + 16, number)
+        slot = PLACES["slots"] + number * PLACES["stride"]
+        _put(table, slot + 8, address(table))
+        _put(table, slot + 16, number)
 
 
 def _put(table: Array, place: int, value: int) -> None:
@@ -112,7 +93,7 @@ def _put(table: Array, place: int, value: int) -> None:
 def _forked() -> None:
     global _lock
     _lock = threading.Lock()
-    for count, table in _teams.items():
+    for (count, _), table in _teams.items():
         _reset(table, count)
 
 

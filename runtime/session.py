@@ -71,7 +71,7 @@ class Session:
         self.results = {n: b for n, b in plan.outputs.items() if not n.startswith("update:")}
         self.results |= {f"update:{p.name}": p.number for p in self.wanted if p.donated}
         self._entry = self.program.entry
-        self.team = team(threads, self.program.worker, self.program.library)
+        self.team = team(threads, plan.shared)
         self._count = len(self.wanted)
         self._frames: list[Frame] = []
         self._arenas: WeakValueDictionary[tuple[int, ...], Arena] = WeakValueDictionary()

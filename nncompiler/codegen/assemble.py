@@ -11,7 +11,7 @@ from ir.loops import Buffer, Function, Kernel, scratch_bytes, stages, structure
 from ir.types import DTYPES, Dim, Extent
 from nncompiler.codegen.checks import Checks, check_function
 from nncompiler.codegen.costs import flops, moved, scaled
-from nncompiler.codegen.deal import CELL, Call
+from nncompiler.codegen.deal import CELL, Call, can_team
 from nncompiler.codegen.entry import entry_text
 from nncompiler.codegen.moving import Moving
 from nncompiler.codegen.sparse import write_sparse
@@ -25,8 +25,9 @@ from runtime.artifact import BufferSpec, CheckSpec, KernelSpec, Plan, limits_of
 
 ATTRIBUTES = """\
 attributes #0 = { nounwind "min-legal-vector-width"="512" }
+attributes #1 = { nounwind noinline optnone }
 !0 = !{i32 1}
-"""  # !0 marks stores that go past the caches
+"""  # !0 marks stores that go past the caches; #1 is code that must be compiled soon, not run soon
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def emit(
     plan = replace(
         table.plan(label, kernels, specs, target),
         limits=limits_of(checks),
+        shared=can_team(target) and any(call.split for call in calls),
         stack=max((scratch_bytes(item.function) for item in scheduled), default=0),
     )
     loops = [_of_calls(span, calls) for span in spans]

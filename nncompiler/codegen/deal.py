@@ -1,9 +1,11 @@
-"""Takes the call of a stage with a split, gives the code that deals it out to a team (see team.py).
+"""Takes the calls of stages with a split, gives the code that deals them out to a team (pool.py).
 
-NAME.chunkN(bufs, syms, i)     chunk i of stage N, whoever runs it
+NAME.chunks(bufs, syms, N, i)  chunk i of stage N, whoever runs it
 in the entry                   where there is a team and the symbols are large enough for it:
-                               nnc_run(team, NAME.chunkN, bufs, syms, how many), else one call
+                               nnc_run(team, NAME.chunks, bufs, syms, N, how many), else one call
                                of the kernel for the whole
+
+The functions of teams are compiled once for all programs; a program finds them in the team's table.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from dataclasses import dataclass
 from ir.loops import Split, When
 from ir.types import Dim
 from nncompiler.codegen.moving import Argument, addresses, numbers, read_clock
+from nncompiler.codegen.target import Target
 from nncompiler.timeline import Span
 from runtime.artifact import Plan
-from runtime.pool import BUSY
+from runtime.places import PLACES
 
 Say = Callable[[str], None]
 
@@ -35,7 +38,14 @@ class Call:
     when: When | None = None
 
 
+RECORD = "internal global [10 x i64] zeroinitializer, align 64"  # see runtime/trial.py
 CELL = -1  # instead of a buffer's number: where a check leaves its answer
+
+
+def can_team(target: Target) -> bool:
+    """Whether threads can meet on the system (as runtime/team.py knows it)."""
+    architecture = target.triple.partition("-")[0]
+    return "linux" in target.triple and architecture in ("x86_64", "aarch64")
 
 
 def arguments(say: Say, plan: Plan, call: Call, bounds: list[str], name: str) -> str:
@@ -62,14 +72,15 @@ def acquire(say: Say, plan: Plan) -> None:
     say("%some = icmp ne ptr %team, null")
     say("br i1 %some, label %ask, label %begin")
     say("ask:")
-    say(f"%busy = getelementptr i8, ptr %team, i64 {BUSY}")
+    say(f"%busy = getelementptr i8, ptr %team, i64 {PLACES['busy']}")
     say("%answer = cmpxchg ptr %busy, i32 0, i32 1 acquire monotonic")
     say("%won = extractvalue { i32, i1 } %answer, 1")
     say("br i1 %won, label %choose, label %begin")
     say("choose:")
     symbol = "%s0" if plan.symbols else "0"
     record = f"ptr @{plan.entry}.record"
-    say(f"%way = call i32 @nnc_begin(ptr %team, {record}, i64 {symbol})")
+    _function(say, "begin", "%nnc_begin")
+    say(f"%way = call i32 %nnc_begin(ptr %team, {record}, i64 {symbol})")
     say("%better = icmp eq i32 %way, 0")
     say("br i1 %better, label %decline, label %begin")
     say("decline:")
@@ -85,11 +96,18 @@ def acquire(say: Say, plan: Plan) -> None:
 def release(say: Say, plan: Plan) -> None:
     say("br i1 %joined, label %leave, label %left")
     say("leave:")
-    say(f"call void @nnc_end(ptr @{plan.entry}.record)")
-    say(f"%free = getelementptr i8, ptr %team, i64 {BUSY}")
+    _function(say, "end", "%nnc_end")
+    say(f"call void %nnc_end(ptr @{plan.entry}.record)")
+    say(f"%free = getelementptr i8, ptr %team, i64 {PLACES['busy']}")
     say("store atomic i32 0, ptr %free release, align 4")
     say("br label %left")
     say("left:")
+
+
+def _function(say: Say, place: str, name: str) -> None:
+    """A function of the team."""
+    say(f"{name}.at = getelementptr i8, ptr %team, i64 {PLACES[place]}")
+    say(f"{name} = load ptr, ptr {name}.at, align 8")
 
 
 @contextmanager
@@ -126,8 +144,8 @@ def dealt(say: Say, plan: Plan, call: Call, number: int, syms: str) -> None:
     assert split is not None
     say(f"br i1 %helps, label %size{number}, label %alone{number}")
     say(f"size{number}:")
-    total = "1"
-    for axis in range(len(split.axes)):
+    total = _count(say, plan, split, 0, f"%size{number}")
+    for axis in range(1, len(split.axes)):
         count = _count(say, plan, split, axis, f"%size{number}")
         say(f"%total{number}.{axis} = mul i64 {total}, {count}")
         total = f"%total{number}.{axis}"
@@ -139,8 +157,9 @@ def dealt(say: Say, plan: Plan, call: Call, number: int, syms: str) -> None:
         enough = f"%fit{number}.{i}"
     say(f"br i1 {enough}, label %deal{number}, label %alone{number}")
     say(f"deal{number}:")
-    chunk = f"ptr @{chunk_name(plan, number)}"
-    say(f"%ran{number} = call i1 @nnc_run(ptr %team, {chunk}, ptr %bufs, ptr {syms}, i64 {total})")
+    _function(say, "run", f"%run{number}")
+    given = f"ptr %team, ptr @{chunks_name(plan)}, ptr %bufs, ptr {syms}, i64 {number}, i64 {total}"
+    say(f"%ran{number} = call i1 %run{number}({given})")
     say(f"br i1 %ran{number}, label %after{number}, label %alone{number}")
     say(f"alone{number}:")
     whole(say, plan, call, f"%whole{number}")
@@ -148,37 +167,51 @@ def dealt(say: Say, plan: Plan, call: Call, number: int, syms: str) -> None:
     say(f"after{number}:")
 
 
-def chunk_name(plan: Plan, number: int) -> str:
-    return f"{plan.entry}.chunk{number}"
+def chunks_name(plan: Plan) -> str:
+    return f"{plan.entry}.chunks"
 
 
-def chunk_body(say: Say, plan: Plan, call: Call, spans: Sequence[Span]) -> None:
-    """One chunk: its number gives the bounds along every axis, the last axis counts fastest."""
-    split = call.split
-    assert split is not None
+def chunks_body(say: Say, plan: Plan, calls: Sequence[Call], spans: Sequence[Span]) -> None:
+    """One chunk of any stage: its number gives the bounds along every axis, the last axis counts
+    fastest."""
+    shared = {number: call for number, call in enumerate(calls) if call.split}
     say("entry:")
     load_symbols(say, plan)
-    read_clock(say, len(plan.symbols), spans, call.buffers)
+    read_clock(say, len(plan.symbols), spans, [a for c in shared.values() for a in c.buffers])
+    say("switch i64 %stage, label %none [")
+    for number in shared:
+        say(f"i64 {number}, label %stage{number}")
+    say("]")
+    say("none:")
+    say("ret void")
+    for number, call in shared.items():
+        say(f"stage{number}:")
+        _chunk(say, plan, call, f"%chunk{number}")
+        say("ret void")
+
+
+def _chunk(say: Say, plan: Plan, call: Call, name: str) -> None:
+    split = call.split
+    assert split is not None
     left = "%number"
     places: dict[int, str] = {}
     for axis in reversed(range(len(split.axes))):
         places[axis] = left
         if axis:
-            count = _count(say, plan, split, axis, f"%axis{axis}")
-            say(f"%place{axis} = urem i64 {left}, {count}")
-            say(f"%left{axis} = udiv i64 {left}, {count}")
-            places[axis], left = f"%place{axis}", f"%left{axis}"
+            count = _count(say, plan, split, axis, f"{name}.axis{axis}")
+            say(f"{name}.place{axis} = urem i64 {left}, {count}")
+            say(f"{name}.left{axis} = udiv i64 {left}, {count}")
+            places[axis], left = f"{name}.place{axis}", f"{name}.left{axis}"
     bounds = []
     for axis, (var, length) in enumerate(split.axes):
-        end = _extent(say, plan, var.extent, f"%end{axis}")
-        say(f"%from{axis} = mul i64 {places[axis]}, {length}")
-        say(f"%next{axis} = add i64 %from{axis}, {length}")
-        say(f"%short{axis} = icmp ult i64 {end}, %next{axis}")
-        say(f"%to{axis} = select i1 %short{axis}, i64 {end}, i64 %next{axis}")
-        bounds += [f"%from{axis}", f"%to{axis}"]
-    given = arguments(say, plan, call, bounds, "%given")
+        end = _extent(say, plan, var.extent, f"{name}.end{axis}")
+        say(f"{name}.from{axis} = mul i64 {places[axis]}, {length}")
+        say(f"{name}.next{axis} = add i64 {name}.from{axis}, {length}")
+        say(f"{name}.short{axis} = icmp ult i64 {end}, {name}.next{axis}")
+        say(f"{name}.to{axis} = select i1 {name}.short{axis}, i64 {end}, i64 {name}.next{axis}")
+        bounds += [f"{name}.from{axis}", f"{name}.to{axis}"]
+    given = arguments(say, plan, call, bounds, name)
     say(f"call void @{call.function}({given})")
-    say("ret void")
 
 
 def _count(say: Say, plan: Plan, split: Split, axis: int, name: str) -> str:
@@ -195,5 +228,8 @@ def _count(say: Say, plan: Plan, split: Split, axis: int, name: str) -> str:
 def _extent(say: Say, plan: Plan, dim: Dim, name: str) -> str:
     if isinstance(dim, int):
         return str(dim)
-    say(f"{name} = mul i64 %s{plan.symbols.index(dim.symbol)}, {dim.coefficient}")
+    symbol = f"%s{plan.symbols.index(dim.symbol)}"
+    if dim.coefficient == 1:
+        return symbol
+    say(f"{name} = mul i64 {symbol}, {dim.coefficient}")
     return name

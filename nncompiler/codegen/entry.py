@@ -12,15 +12,13 @@ checks come before, so that a call that fails has no helpers. Profiles are of on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from ir.types import DTYPES
 from nncompiler.codegen import deal
 from nncompiler.codegen.deal import Call
 from nncompiler.codegen.moving import close_loops, open_loops, start_clock
 from nncompiler.codegen.target import Target
-from nncompiler.codegen.team import can_team, team_text
-from nncompiler.codegen.trial import RECORD, trial_text
 from nncompiler.timeline import Span
 from runtime.artifact import Plan
 
@@ -41,12 +39,10 @@ def entry_text(
     """LLVM text of all entries of a program; that of profiles only where it is `timed`."""
     flush = flush_denormals and target.is_x86
     parts = []
-    shared = can_team(target) and any(call.split for call in calls)
-    if shared:
-        parts += [team_text(target), trial_text(), f"@{plan.entry}.record = {RECORD}"]
-        parts += _chunks(plan, calls, spans)
-    parts.append(_entry(plan, calls, checks, spans, flush, shared))
-    if shared or spans or any(name in plan.updates for name in _checked(plan)):
+    if plan.shared:
+        parts += [f"@{plan.entry}.record = {deal.RECORD}", _chunks(plan, calls, spans)]
+    parts.append(_entry(plan, calls, checks, spans, flush))
+    if plan.shared or spans or any(name in plan.updates for name in _checked(plan)):
         parts.append(_repeat(plan.entry))
     else:
         parts.append(_tight_repeat(plan, calls, checks, flush))
@@ -77,13 +73,11 @@ class _Lines:
         return f"define {header} {{\n" + "\n".join(self.lines) + "\n}\n"
 
 
-def _chunks(plan: Plan, calls: Sequence[Call], spans: Sequence[Span]) -> Iterator[str]:
-    for number, call in enumerate(calls):
-        if call.split:
-            say = _Lines()
-            deal.chunk_body(say, plan, call, spans)
-            name = deal.chunk_name(plan, number)
-            yield say.function(f"internal void @{name}(ptr %bufs, ptr %syms, i64 %number) #0")
+def _chunks(plan: Plan, calls: Sequence[Call], spans: Sequence[Span]) -> str:
+    say = _Lines()
+    deal.chunks_body(say, plan, calls, spans)
+    arguments = "ptr %bufs, ptr %syms, i64 %stage, i64 %number"
+    return say.function(f"internal void @{deal.chunks_name(plan)}({arguments}) #1")
 
 
 def _entry(
@@ -92,24 +86,23 @@ def _entry(
     checks: Sequence[Call],
     spans: Sequence[Span],
     flush: bool,
-    shared: bool,
 ) -> str:
     say = _Lines()
     _begin(say, plan, calls, checks, spans, flush)
-    if shared:
+    if plan.shared:
         deal.acquire(say, plan)
     for number, call in enumerate(calls):
         open_loops(say, spans, number)
         with deal.condition(say, plan, call, number):
-            if shared and call.split:
+            if plan.shared and call.split:
                 deal.dealt(say, plan, call, number, "%clock" if spans else "%syms")
             else:
                 deal.whole(say, plan, call, f"%whole{number}")
         close_loops(say, spans, number)
-    if shared:
+    if plan.shared:
         deal.release(say, plan)
     _end(say, flush)
-    return say.function(f"i64 @{plan.entry}({TABLE}) #0")
+    return say.function(f"i64 @{plan.entry}({TABLE}) #{1 if plan.shared else 0}")
 
 
 def _profile(

@@ -20,18 +20,17 @@ from ir.graph import Graph, Node
 from ir.interpret_loops import run_function
 from ir.types import DTYPES, as_dim
 from ir.verify_loops import verify_function
-from nncompiler.codegen import team as team_code
-from nncompiler.codegen.llvm import host
 from nncompiler.codegen.target import PRESETS
 from nncompiler.compilation import compile_graph
 from nncompiler.options import Options
 from nncompiler.pipeline import lower_graph
 from nncompiler.schedule import split
 from runtime import pool
+from runtime import team as team_code
 from runtime.session import Session
 
 COUNTS = (1, 2, 3, 8)
-NATIVE = pytest.mark.skipif(not team_code.can_team(host()), reason="no threads on this system")
+NATIVE = pytest.mark.skipif(not team_code.possible(), reason="no threads on this system")
 
 
 @pytest.fixture
@@ -276,8 +275,10 @@ def test_a_caller_whose_workers_never_come_does_everything(monkeypatch: pytest.M
     session = Session(artifact, threads=1)
     expected = session(inputs)["y"].tobytes()
     monkeypatch.setattr(pool, "_teams", {})
-    worker = ctypes.cast(nothing, ctypes.c_void_p).value
-    session.team = pool.team(4, worker, nothing)
+    library, addresses = team_code.functions()
+    addresses["worker"] = ctypes.cast(nothing, ctypes.c_void_p).value or 0
+    monkeypatch.setattr(pool, "functions", lambda: (library, addresses))
+    session.team = pool.team(4, shared=True)
     for _ in range(100):
         assert session(inputs)["y"].tobytes() == expected
 
@@ -306,7 +307,7 @@ def test_the_number_of_threads_is_chosen(monkeypatch: pytest.MonkeyPatch) -> Non
     if hasattr(os, "sched_getaffinity"):
         assert pool.default_threads() == min(len(os.sched_getaffinity(0)), pool._quota())
     with pytest.raises(ValueError, match="threads must be at least 1"):
-        pool.team(0, 1, None)
+        pool.team(0, shared=True)
 
 
 @pytest.mark.parametrize(
@@ -331,8 +332,11 @@ def test_options_and_environment_reach_the_session(monkeypatch: pytest.MonkeyPat
 
 def test_small_and_foreign_programs_have_no_team() -> None:
     small = graph(lambda x: x + 1, value("x", 8))
-    assert "nnc_run" not in lower_graph(small).module
-    assert "nnc_run" in lower_graph(BIG, target=PRESETS["neon"]).module
+    assert not lower_graph(small).plan.shared
+    assert Session(compile_graph(small, options=Options(cache=False)), threads=2).team is None
+    lowered = lower_graph(BIG, target=PRESETS["neon"])
+    assert lowered.plan.shared
+    assert "%run0(" in lowered.module
 
 
 SCRIPT = """

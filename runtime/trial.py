@@ -20,7 +20,7 @@ subject when they keep coming, as larger ones do at once.
 
 from __future__ import annotations
 
-from runtime import pool
+from runtime.places import filled
 
 LONG = 250_000  # ticks of a call that a team always helps with
 FIRST = 4  # calls of a new subject, with the team, before anything is timed
@@ -32,9 +32,9 @@ FAITHFUL = 64  # smaller batches that become the subject
 RECORD = "internal global [10 x i64] zeroinitializer, align 64"
 
 
-def trial_text() -> str:
+def text() -> str:
     """The two functions."""
-    values = dict(
+    numbers = dict(
         long=LONG,
         first=FIRST,
         timed=TIMED,
@@ -43,28 +43,23 @@ def trial_text() -> str:
         hold=HOLD,
         longest_hold=LONGEST_HOLD,
         faithful=FAITHFUL,
-        sleepers=pool.SLEEPERS,
-        until=pool.ALONE,
     )
-    text = _TEXT.replace("<slots>", _SLOTS)
-    for key, value in values.items():
-        text = text.replace(f"<{key}>", str(value))
-    return text
+    return filled(_TEXT.replace("<record>\n", _RECORD), numbers)
 
 
 _NAMES = (
     *("phase", "left", "alone", "hold", "best.one", "best.team"),
     *("symbol", "others", "start", "since"),
 )
-_SLOTS = "\n".join(
-    f"  %{name}.at = getelementptr i64, ptr %record, i64 {place}"
+_RECORD = "".join(
+    f"  %{name}.at = getelementptr i64, ptr %record, i64 {place}\n"
     for place, name in enumerate(_NAMES)
 )
 
 _TEXT = """\
-define internal i32 @nnc_begin(ptr %team, ptr %record, i64 %symbol) #0 {
+define i32 @nnc_begin(ptr %team, ptr %record, i64 %symbol) {
 entry:
-<slots>
+<record>
   %now = call i64 @nnc_now()
   store i64 %now, ptr %start.at, align 8
   %subject = load i64, ptr %symbol.at, align 8
@@ -128,7 +123,7 @@ try:
 one.timed:
   ret i32 2
 waking:
-  %until.at = getelementptr i8, ptr %team, i64 <until>
+  %until.at = getelementptr i8, ptr %team, i64 <alone>
   %until = load i64, ptr %until.at, align 8
   %punished = icmp ult i64 %now, %until
   br i1 %punished, label %later, label %awaken
@@ -154,9 +149,9 @@ team.timed:
   ret i32 1
 }
 
-define internal void @nnc_end(ptr %record) #0 {
+define void @nnc_end(ptr %record) {
 entry:
-<slots>
+<record>
   %start = load i64, ptr %start.at, align 8
   %untimed = icmp eq i64 %start, 0
   br i1 %untimed, label %done, label %time

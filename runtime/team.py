@@ -1,4 +1,4 @@
-"""Takes a target, gives the native side of a team of threads as LLVM text (see runtime/pool.py).
+"""Takes nothing, gives the native code of a team of threads (pool.py), one for all programs.
 
 The caller walks through the kernels. A stage that is worth it is dealt out: the caller writes down
 the job, and in every thread's slot which chunks are best run by it: (one behind the last, first).
@@ -8,20 +8,26 @@ A stage is finished when all its chunks are: the job cannot change while somebod
 worker that the system does not run delays the chunk that it holds and nothing else, and one that
 holds none is never waited for.
 
-    nnc_run(team, function, bufs, syms, n)   function(bufs, syms, i) for i in 0 .. n - 1; false
-                                             where the caller had better do all by itself
-    nnc_worker(slot)                         takes tickets for ever: spins a while, then sleeps
+    nnc_run(team, function, bufs, syms, stage, n)
+        function(bufs, syms, stage, i) for i in 0 .. n - 1; false where the caller had better do
+        all by itself
 
 Workers that sleep are called when the caller has been busy for WAKE_AFTER with stages that they
 could have shared, so a small call now and then does not pay for it. A worker that finds itself on
-the caller's core gives it back. Where the caller had to wait
-long for a chunk (its worker lost the core to somebody else), it runs alone for a while.
+the caller's core gives it back. Where the caller had to wait long for a chunk (its worker lost the
+core to somebody else), it runs alone for a while.
 """
 
 from __future__ import annotations
 
-from nncompiler.codegen.target import Target
-from runtime import pool
+import platform
+import sys
+from functools import cache
+from typing import Any
+
+from runtime import trial, worker
+from runtime.loader import link_text
+from runtime.places import filled
 
 # In ticks of `nnc_now`: of the time-stamp counter (.2 to .5 ns), elsewhere nanoseconds.
 SPIN = 150_000  # of a worker that finds nothing to do
@@ -36,21 +42,27 @@ YIELDS = 100  # of a worker that wakes up on the caller's core, before it sleeps
 
 _FUTEX = {"x86_64": 202, "aarch64": 98}  # number of the system call
 _WAIT, _WAKE = 128, 129  # futexes of one process
+_FUNCTIONS = {"worker": "nnc_worker", "run": "nnc_run", "begin": "nnc_begin", "end": "nnc_end"}
 
 
-def can_team(target: Target) -> bool:
+def possible() -> bool:
     """Whether threads can meet on this system."""
-    return "linux" in target.triple and _architecture(target) in _FUTEX
+    return sys.platform.startswith("linux") and platform.machine() in _FUTEX
 
 
-def _architecture(target: Target) -> str:
-    return target.triple.partition("-")[0]
+def functions() -> tuple[Any, dict[str, int]]:
+    """The library of the functions (to be kept), and their addresses by place (places.py)."""
+    library = _linked(_text())
+    return library, {place: library[name] for place, name in _FUNCTIONS.items()}
 
 
-def team_text(target: Target) -> str:
-    """The functions and what they declare."""
-    places = {name.lower(): getattr(pool, name) for name in pool.PLACES}
-    limits = dict(
+@cache
+def _linked(text: str) -> Any:
+    return link_text(text, list(_FUNCTIONS.values()))
+
+
+def _text() -> str:
+    numbers = dict(
         spin=SPIN,
         patience=PATIENCE,
         wake_after=WAKE_AFTER,
@@ -60,12 +72,12 @@ def team_text(target: Target) -> str:
         worth=WORTH,
         longest=LONGEST,
         yields=YIELDS,
+        futex=_FUTEX[platform.machine()],
+        wait=_WAIT,
+        wake=_WAKE,
     )
-    system = dict(futex=_FUTEX[_architecture(target)], wait=_WAIT, wake=_WAKE)
-    text = _TEXT + (_X86 if target.is_x86 else _OTHER)
-    for key, value in {**places, **limits, **system}.items():
-        text = text.replace(f"<{key}>", str(value))
-    return text
+    parts = (_TEXT, worker.TEXT, worker.processor(platform.machine()))
+    return filled("\n".join(parts), numbers) + trial.text()
 
 
 _TEXT = """\
@@ -77,14 +89,14 @@ declare i32 @sigfillset(ptr)
 declare i32 @sched_getcpu()
 declare i32 @sched_yield()
 
-define internal void @nnc_futex(ptr %at, i32 %operation, i32 %value) #0 {
+define internal void @nnc_futex(ptr %at, i32 %operation, i32 %value) {
 entry:
   %r = call i64 (i64, ...) @syscall(i64 <futex>, ptr %at, i32 %operation, i32 %value, ptr null)
   ret void
 }
 
 ; The next chunk of a slot, or -1.
-define internal i64 @nnc_ticket(ptr %slot) #0 {
+define internal i64 @nnc_ticket(ptr %slot) {
 entry:
   %word = load atomic i64, ptr %slot monotonic, align 8
   %next = and i64 %word, 4294967295
@@ -103,7 +115,9 @@ none:
   ret i64 -1
 }
 
-define internal i1 @nnc_run(ptr %team, ptr %function, ptr %bufs, ptr %syms, i64 %count) #0 {
+define i1 @nnc_run(
+  ptr %team, ptr %function, ptr %bufs, ptr %syms, i64 %stage, i64 %count
+) {
 entry:
   %due.at = alloca i64, align 8
   %mine.at = alloca i32, align 4
@@ -121,6 +135,8 @@ publish:
   store ptr %bufs, ptr %bufs.at, align 8
   %syms.at = getelementptr i8, ptr %team, i64 <syms>
   store ptr %syms, ptr %syms.at, align 8
+  %stage.at = getelementptr i8, ptr %team, i64 <stage>
+  store i64 %stage, ptr %stage.at, align 8
   %state.at = getelementptr i8, ptr %team, i64 <state>
   call void @nnc_save(ptr %state.at)
   %core.at = getelementptr i8, ptr %team, i64 <core>
@@ -195,7 +211,7 @@ take:
   %none = icmp eq i64 %number, -1
   br i1 %none, label %empty, label %work
 work:
-  call void %function(ptr %bufs, ptr %syms, i64 %number)
+  call void %function(ptr %bufs, ptr %syms, i64 %stage, i64 %number)
   %was = load i32, ptr %mine.at, align 4
   %more = add i32 %was, 1
   store i32 %more, ptr %mine.at, align 4
@@ -229,7 +245,7 @@ good:
 }
 
 ; Waits for the chunks of the others: spins, then sleeps. A long wait is remembered.
-define internal void @nnc_wait(ptr %team, i32 %theirs, i64 %start, i32 %mine) #0 {
+define internal void @nnc_wait(ptr %team, i32 %theirs, i64 %start, i32 %mine) {
 entry:
   %done.at = getelementptr i8, ptr %team, i64 <done>
   %waiting.at = getelementptr i8, ptr %team, i64 <waiting>
@@ -293,7 +309,7 @@ over:
 }
 
 ; Calls sleeping workers to a job of so many chunks; starts those that never ran.
-define internal void @nnc_wake(ptr %team, i64 %count) #0 {
+define internal void @nnc_wake(ptr %team, i64 %count) {
 entry:
   %missing.at = getelementptr i8, ptr %team, i64 <missing>
   %missing = load i32, ptr %missing.at, align 4
@@ -315,7 +331,7 @@ call:
 }
 
 ; Starts workers; signals are for the other threads of the process.
-define internal void @nnc_start(ptr %team, i32 %missing) #0 {
+define internal void @nnc_start(ptr %team, i32 %missing) {
 entry:
   %all = alloca [128 x i8], align 16
   %kept = alloca [128 x i8], align 16
@@ -348,210 +364,6 @@ on:
   br i1 %more, label %loop, label %end
 end:
   %r = call i32 @pthread_sigmask(i32 2, ptr %kept, ptr null)
-  ret void
-}
-
-; Runs a chunk in the state of the caller; %own is the state of this thread.
-define internal void @nnc_chunk(ptr %team, ptr %own, i64 %number) #0 {
-entry:
-  %state.at = getelementptr i8, ptr %team, i64 <state>
-  %mine = load i32, ptr %own, align 4
-  %state = load i32, ptr %state.at, align 4
-  %other = icmp ne i32 %mine, %state
-  br i1 %other, label %change, label %work
-change:
-  store i32 %state, ptr %own, align 4
-  call void @nnc_load(ptr %own)
-  br label %work
-work:
-  %function.at = getelementptr i8, ptr %team, i64 <function>
-  %bufs.at = getelementptr i8, ptr %team, i64 <bufs>
-  %syms.at = getelementptr i8, ptr %team, i64 <syms>
-  %function = load ptr, ptr %function.at, align 8
-  %bufs = load ptr, ptr %bufs.at, align 8
-  %syms = load ptr, ptr %syms.at, align 8
-  call void %function(ptr %bufs, ptr %syms, i64 %number)
-  ret void
-}
-
-; Tells the caller that chunks are finished. After the last one the job is over.
-define internal void @nnc_report(ptr %team, i32 %chunks) #0 {
-entry:
-  %done.at = getelementptr i8, ptr %team, i64 <done>
-  %waiting.at = getelementptr i8, ptr %team, i64 <waiting>
-  %before = atomicrmw add ptr %done.at, i32 %chunks seq_cst
-  %waiting = load atomic i32, ptr %waiting.at seq_cst, align 4
-  %waited = icmp ne i32 %waiting, 0
-  br i1 %waited, label %tell, label %end
-tell:
-  call void @nnc_futex(ptr %done.at, i32 <wake>, i32 1)
-  br label %end
-end:
-  ret void
-}
-
-; A worker counts as asleep until it runs.
-define linkonce_odr ptr @nnc_worker(ptr %slot) #0 {
-entry:
-  %own = alloca i32, align 4
-  call void @nnc_save(ptr %own)
-  %team.at = getelementptr i8, ptr %slot, i64 8
-  %team = load ptr, ptr %team.at, align 8
-  %index.at = getelementptr i8, ptr %slot, i64 16
-  %index = load i64, ptr %index.at, align 8
-  %threads.at = getelementptr i8, ptr %team, i64 <threads>
-  %threads = load i64, ptr %threads.at, align 8
-  %first.slot = getelementptr i8, ptr %team, i64 <slots>
-  %core.at = getelementptr i8, ptr %team, i64 <core>
-  %sleepers.at = getelementptr i8, ptr %team, i64 <sleepers>
-  %sequence.at = getelementptr i8, ptr %team, i64 <sequence>
-  br label %awake
-awake:
-  %one.less = atomicrmw sub ptr %sleepers.at, i32 1 seq_cst
-  br label %where
-where:
-  %yields = phi i32 [ 0, %awake ], [ %more.yields, %yield ]
-  %here = call i32 @sched_getcpu()
-  %core = load i32, ptr %core.at, align 4
-  %hinders = icmp eq i32 %here, %core
-  br i1 %hinders, label %yield, label %idle
-yield:
-  %y = call i32 @sched_yield()
-  %more.yields = add i32 %yields, 1
-  %enough = icmp ugt i32 %more.yields, <yields>
-  br i1 %enough, label %lie, label %where
-idle:
-  %from = call i64 @nnc_now()
-  br label %look
-look:
-  %turn = phi i32 [ 0, %idle ], [ %next.turn, %pause ], [ 0, %clock ]
-  %word = load atomic i64, ptr %slot monotonic, align 8
-  %next = and i64 %word, 4294967295
-  %end = lshr i64 %word, 32
-  %open = icmp ult i64 %next, %end
-  br i1 %open, label %take, label %pause
-pause:
-  call void @nnc_pause()
-  %next.turn = add i32 %turn, 1
-  %again = icmp ult i32 %next.turn, 32
-  br i1 %again, label %look, label %clock
-clock:
-  %now = call i64 @nnc_now()
-  %passed = sub i64 %now, %from
-  %patient = icmp ult i64 %passed, <spin>
-  br i1 %patient, label %look, label %lie
-lie:
-  %one.more = atomicrmw add ptr %sleepers.at, i32 1 seq_cst
-  %sequence = load atomic i32, ptr %sequence.at seq_cst, align 4
-  %word.now = load atomic i64, ptr %slot seq_cst, align 8
-  %next.now = and i64 %word.now, 4294967295
-  %end.now = lshr i64 %word.now, 32
-  %open.now = icmp ult i64 %next.now, %end.now
-  br i1 %open.now, label %awake, label %sleep
-sleep:
-  call void @nnc_futex(ptr %sequence.at, i32 <wait>, i32 %sequence)
-  br label %awake
-take:
-  %mine = phi i32 [ 0, %look ], [ %more, %work ]
-  %number = call i64 @nnc_ticket(ptr %slot)
-  %none = icmp eq i64 %number, -1
-  br i1 %none, label %emptied, label %work
-work:
-  call void @nnc_chunk(ptr %team, ptr %own, i64 %number)
-  %more = add i32 %mine, 1
-  br label %take
-emptied:
-  %any = icmp ne i32 %mine, 0
-  br i1 %any, label %report, label %help
-report:
-  call void @nnc_report(ptr %team, i32 %mine)
-  br label %help
-help:
-  %victim.index = phi i64 [ %index, %emptied ], [ %index, %report ], [ %around, %empty ]
-  %above = add i64 %victim.index, 1
-  %last = icmp eq i64 %above, %threads
-  %around = select i1 %last, i64 0, i64 %above
-  %self = icmp eq i64 %around, %index
-  br i1 %self, label %idle, label %victim
-victim:
-  %distance = mul i64 %around, <stride>
-  %other.slot = getelementptr i8, ptr %first.slot, i64 %distance
-  br label %steal
-steal:
-  %stolen = call i64 @nnc_ticket(ptr %other.slot)
-  %nothing = icmp eq i64 %stolen, -1
-  br i1 %nothing, label %empty, label %extra
-extra:
-  call void @nnc_chunk(ptr %team, ptr %own, i64 %stolen)
-  call void @nnc_report(ptr %team, i32 1)
-  br label %steal
-empty:
-  br label %help
-}
-"""
-
-# The clock, a pause in a spin, and the floating-point state (without the flags of what happened).
-_X86 = """\
-declare void @llvm.x86.sse2.pause()
-
-define internal i64 @nnc_now() #0 {
-entry:
-  %t = call i64 @llvm.readcyclecounter()
-  ret i64 %t
-}
-
-define internal void @nnc_pause() #0 {
-entry:
-  call void @llvm.x86.sse2.pause()
-  ret void
-}
-
-define internal void @nnc_save(ptr %at) #0 {
-entry:
-  call void @llvm.x86.sse.stmxcsr(ptr %at)
-  %state = load i32, ptr %at, align 4
-  %clean = and i32 %state, -64
-  store i32 %clean, ptr %at, align 4
-  ret void
-}
-
-define internal void @nnc_load(ptr %at) #0 {
-entry:
-  call void @llvm.x86.sse.ldmxcsr(ptr %at)
-  ret void
-}
-"""
-
-_OTHER = """\
-declare void @llvm.aarch64.hint(i32)
-declare i32 @clock_gettime(i32, ptr)
-
-define internal i64 @nnc_now() #0 {
-entry:
-  %pair = alloca [2 x i64], align 8
-  %r = call i32 @clock_gettime(i32 1, ptr %pair)
-  %s = load i64, ptr %pair, align 8
-  %n.at = getelementptr i8, ptr %pair, i64 8
-  %n = load i64, ptr %n.at, align 8
-  %m = mul i64 %s, 1000000000
-  %t = add i64 %m, %n
-  ret i64 %t
-}
-
-define internal void @nnc_pause() #0 {
-entry:
-  call void @llvm.aarch64.hint(i32 1)
-  ret void
-}
-
-define internal void @nnc_save(ptr %at) #0 {
-entry:
-  store i32 0, ptr %at, align 4
-  ret void
-}
-
-define internal void @nnc_load(ptr %at) #0 {
-entry:
   ret void
 }
 """
