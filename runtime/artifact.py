@@ -15,6 +15,7 @@ from typing import Any
 MAGIC = b"nncart01"
 
 EXTENT = "extent:"  # begins the name of a check of a symbol, not of an input
+FIXED = "fixed:"  # begins the name of an input that only `Session.refresh` looks at
 
 # An extent in a plan: an int, or [coefficient, symbol] for coefficient * symbol.
 PlanDim = int | list[Any]
@@ -25,8 +26,9 @@ class BufferSpec:
     """One entry of the pointer table that native code receives.
 
     role: "input" (bound by the caller: data, parameters, state), "output" (allocated per call),
-    "temporary" (in the arena, alive from step `first` to step `last`), "constant" (`data`, hex) or
-    "alias" (shares the memory of buffer number `alias`: a donated update).
+    "temporary" (in the arena, alive from step `first` to step `last`), "kept" (computed from fixed
+    inputs, once for all calls), "constant" (`data`, hex) or "alias" (shares the memory of buffer
+    number `alias`: a donated update).
     """
 
     name: str

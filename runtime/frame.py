@@ -30,7 +30,8 @@ SMALL = 16384  # bytes; up to here a copy is cheaper than finding out an address
 
 
 class Layout:
-    """What all frames of a session share: persistent arrays, constants, and who aliases whom."""
+    """What all frames of a session share: persistent arrays, constants, what is computed once for
+    all calls, and who aliases whom."""
 
     def __init__(self, plan: Plan, wanted: Sequence[Port], persistent: Mapping[str, Array]) -> None:
         self.plan = plan
@@ -41,6 +42,8 @@ class Layout:
                 dtype = DTYPES[spec.dtype]
                 raw = np.frombuffer(bytes.fromhex(spec.data), dtype)
                 self.fixed[number] = aligned_copy(raw.reshape(bind_shape(spec, {})))
+            elif spec.role == "kept":
+                self.fixed[number] = aligned_empty(bind_shape(spec, {}), DTYPES[spec.dtype])
             elif spec.role == "input" and spec.name in persistent:
                 self.fixed[number] = _checked(plan, number, persistent[spec.name])
         self.outputs = [n for n, spec in enumerate(plan.buffers) if spec.role == "output"]

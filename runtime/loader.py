@@ -41,12 +41,14 @@ class Program:
     repeat   (bufs, syms, team, n): n calls of the entry
     profile  (bufs, syms, team, ticks): one call, ticks[i] += clock ticks of kernel i
     train    (bufs, syms, team, feed): the entry over batches of rows, see feed.py
+    once     (bufs, syms, team): what all calls share, computed from fixed inputs
     """
 
     entry: Native
     repeat: Native | None
     profile: Native | None
     train: Native | None
+    once: Native | None
     library: Any  # keeps the code in memory
     source: bytes  # what it was linked from
 
@@ -65,7 +67,7 @@ def load(artifact: Artifact) -> Program:
 
 def _load(artifact: Artifact) -> Program:
     entry = artifact.plan.entry
-    optional = [f"{entry}_{kind}" for kind in ("repeat", "profile", "train")]
+    optional = [f"{entry}_{kind}" for kind in ("repeat", "profile", "train", "once")]
     present = [name for name in optional if name.encode() + b"\0" in artifact.object]
     library = _link(artifact.object, [entry, *present])
 
@@ -78,6 +80,7 @@ def _load(artifact: Artifact) -> Program:
         repeat=function("repeat", _REPEAT),
         profile=function("profile", _TABLE),
         train=function("train", _TABLE),
+        once=function("once", _ENTRY),
         library=(library, _linker),
         source=artifact.object,
     )

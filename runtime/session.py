@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
-from runtime.artifact import Artifact
+from runtime.artifact import FIXED, Artifact
 from runtime.bound import Bound
 from runtime.buffers import DTYPES, Arena, Array, address, aligned_empty, bind_shape
 from runtime.feed import Feeder, can_feed
@@ -49,7 +49,8 @@ class Session:
     other inputs of the plan are passed at every call. Outputs are named as the graph names them;
     the new value of an updated input that is not persistent comes out as "update:<input>".
     Up to `threads` threads run a call (None: NNC_NUM_THREADS, else all cores); their number never
-    changes a result.
+    changes a result. Inputs whose names begin with FIXED have to be persistent: what is computed
+    from them alone is computed now, and after that by `refresh`.
     """
 
     def __init__(
@@ -77,6 +78,20 @@ class Session:
         self._arenas: WeakValueDictionary[tuple[int, ...], Arena] = WeakValueDictionary()
         native = can_feed(self.layout, self.program)
         self._feeder = Feeder(self.layout, self.program, self.lock, self.team) if native else None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Computes what all calls share from the fixed inputs as they are now.
+
+        For all frames and bound calls, none of which may be running meanwhile.
+        """
+        fixed = [port.name for port in self.wanted if port.name.startswith(FIXED)]
+        if fixed:
+            raise ValueError(f"'{fixed[0]}' of '{self.plan.name}' has to be persistent")
+        if self.program.once is not None:
+            frame = Frame(self.layout)
+            with self.lock:
+                self.program.once(frame.table, frame.syms, None)
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """Outputs by name, as new arrays.

@@ -70,7 +70,8 @@ def check_layer(case: Case, dtype: str) -> None:
 
 def check_model(model: nnc.Model, data: Any, *, differences: bool = True) -> None:
     """Outputs, gradients and steps as NumPy gives them, for batches of 5 and 1 and a short last
-    one in `fit`; gradients as differences give them. `data(rows)` gives the inputs."""
+    one in `fit`; gradients as differences give them; outputs of a snapshot as those of the model.
+    `data(rows)` gives the inputs."""
     rng = np.random.default_rng(0)
     for array in model.parameters.values():
         array += 0.3 * rng.normal(size=array.shape)
@@ -92,6 +93,9 @@ def check_model(model: nnc.Model, data: Any, *, differences: bool = True) -> Non
     for machine in (model, twin):
         machine.fit(x, t, epochs=1, batch_size=4, verbose=0)
     assert_same_state(model, twin, bound)
+    frozen = model.freeze()
+    for rows in (1, 6):
+        assert close(frozen(data(rows)), model(data(rows)), bound)
 
 
 def check_second(model: nnc.Model, data: Any) -> None:

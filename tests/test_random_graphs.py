@@ -5,11 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ir import ops
-from ir.graph import Graph
+from ir.graph import Graph, Node
 from ir.interpret import run_graph
+from nncompiler.compilation import compile_graph
+from nncompiler.freeze import freeze
+from nncompiler.options import Options
 from nncompiler.simplify import simplify
+from runtime.artifact import FIXED
+from runtime.buffers import aligned_copy
+from runtime.session import Session
 from tests.random_graphs import BATCHES, data_for, graphs, tolerance
 from tests.stages import Arrays, stages
 
@@ -100,3 +107,27 @@ def test_a_scatter_may_be_an_output_under_two_names() -> None:
     x, rows = ops.input("x", "f64", ("batch", 2)), ops.input("rows", "i32", ("batch",))
     total = ops.scatter_add(x, rows, 4)
     check_every_stage(Graph("twice", (x, rows), {"a": total, "b": total, "c": total + 1}))
+
+
+@ANY_GRAPH
+@given(graphs(), st.data())
+def test_a_graph_in_two_gives_what_it_gives_in_one(graph: Graph, data: st.DataObject) -> None:
+    """What depends on some of the inputs alone is computed once (nncompiler/freeze.py)."""
+    free = [str(n.attrs["id"]) for n in graph.inputs if not n.type.symbols]
+    ids = frozenset(data.draw(st.lists(st.sampled_from(free)))) if free else frozenset()
+    frozen = freeze(graph, ids)
+    artifact = compile_graph(frozen.rest, options=Options(threads=1, cache=False))
+    for batch in BATCHES:
+        arrays = data_for(graph, batch, seed=batch)
+        reference = run_graph(graph, arrays)
+        once = run_graph(frozen.once, {n: arrays[n] for n in map(id_of, frozen.once.inputs)})
+        fixed = {**once, **{FIXED + id: arrays[id] for id in frozen.taken}}
+        given = {n: a for n, a in arrays.items() if n not in ids}
+        interpreted = run_graph(frozen.rest, {**given, **fixed})
+        assert_close(interpreted, reference, tolerance(graph), f"by NumPy, batch {batch}")
+        session = Session(artifact, {n: aligned_copy(a) for n, a in fixed.items()})
+        assert_close(session(given), reference, tolerance(graph), f"compiled, batch {batch}")
+
+
+def id_of(node: Node) -> str:
+    return str(node.attrs["id"])

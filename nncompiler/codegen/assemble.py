@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ir.graph import Graph, Node
-from ir.loops import Buffer, Function, Kernel, scratch_bytes, stages, structure
+from ir.loops import Function, Kernel, scratch_bytes, stages, structure
 from ir.types import DTYPES, Dim, Extent
 from nncompiler.codegen.checks import Checks, check_function
 from nncompiler.codegen.costs import flops, moved, scaled
 from nncompiler.codegen.deal import CELL, Call, can_team
 from nncompiler.codegen.entry import entry_text
 from nncompiler.codegen.moving import Moving
+from nncompiler.codegen.once import part
 from nncompiler.codegen.sparse import write_sparse
 from nncompiler.codegen.statements import symbols_of, write_function
 from nncompiler.codegen.target import Target
@@ -21,7 +22,7 @@ from nncompiler.codegen.tile import write_tile
 from nncompiler.codegen.transpose import write_transpose
 from nncompiler.memory import Storage
 from nncompiler.timeline import Slice, Span, Swap, lifetimes, repeats
-from runtime.artifact import BufferSpec, CheckSpec, KernelSpec, Plan, limits_of
+from runtime.artifact import FIXED, BufferSpec, CheckSpec, KernelSpec, Plan, limits_of
 
 ATTRIBUTES = """\
 attributes #0 = { nounwind "min-legal-vector-width"="512" }
@@ -53,16 +54,22 @@ def emit(
     module = _Module(target)
     table = _Table(graph, storage, scheduled)
     calls: list[Call] = []
+    once: list[Call] = []
     for step, item in enumerate(scheduled):
-        arguments = [table.argument(b.name) for b in item.function.buffers]
-        arguments += [table.add_workspace(step, item, b) for b in item.function.workspace]
-        parts = stages(item.function)
+        parted = part(item.function, table.fixed)
+        table.add_workspace(step, item, parted.kept)
+        for number, stage in enumerate(parted.once):
+            name = module.add(stage, f"{item.kernel.label}.once{number}")
+            split = next(iter(stage.splits), None)
+            once.append(Call(name, table.arguments(stage), (), step, split))
+        parts = stages(parted.rest)
+        arguments = table.arguments(item.function)
         for left, (body, split, when) in zip(reversed(range(len(parts))), parts, strict=True):
             splits = (split,) if split else ()
             function = replace(item.function, body=body, splits=splits, whens=())
             shown = f"{item.kernel.label}.{left}" if left else item.kernel.label
             name = module.add(function, shown)
-            calls.append(Call(name, tuple(arguments), symbols_of(function), step, split, when))
+            calls.append(Call(name, arguments, symbols_of(function), step, split, when))
     specs: list[CheckSpec] = []
     check_calls: list[Call] = []
     for node in graph.inputs:
@@ -89,7 +96,14 @@ def emit(
     )
     loops = [_of_calls(span, calls) for span in spans]
     entries = entry_text(
-        plan, calls, check_calls, loops, target, flush_denormals=flush_denormals, timed=timed
+        plan,
+        calls,
+        check_calls,
+        loops,
+        target,
+        once=once,
+        flush_denormals=flush_denormals,
+        timed=timed,
     )
     return plan, module.text(entries)
 
@@ -136,12 +150,17 @@ class _Table:
         self.graph, self.storage = graph, storage
         self.specs: list[BufferSpec] = []
         self.index: dict[str, int] = {}
+        self.fixed: set[str] = set()  # buffers that hold the same in every call
+        self.workspace: dict[str, int] = {}
         self.views = storage.timeline.views
         touched = [[b.name for b in item.kernel.buffers] for item in scheduled]
         alive = lifetimes(touched, storage.timeline.spans, self.views)
         outputs = {buffer: name for name, buffer in storage.outputs.items()}
         for node in graph.inputs:
             self._add(str(node.attrs["id"]), node, BufferSpec("", "", [], "input"))
+        if any(name.startswith(FIXED) for name in self.index):
+            leaves = {name for name, node in storage.nodes.items() if node.op.name == "constant"}
+            self.fixed = leaves | {name for name in self.index if name.startswith(FIXED)}
         for name, node in storage.nodes.items():
             if name in self.index:
                 continue
@@ -183,11 +202,20 @@ class _Table:
         ]
         return replace(kernel, buffers=tuple(buffers))
 
-    def add_workspace(self, step: int, item: Scheduled, buffer: Buffer) -> int:
-        name = f"{item.kernel.label}.{buffer.name}"
-        spec = BufferSpec(name, buffer.dtype.name, [_plan_dim(buffer.size)], "temporary")
-        self.specs.append(replace(spec, first=step, last=step))
-        return len(self.specs) - 1
+    def add_workspace(self, step: int, item: Scheduled, kept: Set[str]) -> None:
+        """Temporaries of a kernel; those that are `kept` from call to call."""
+        self.workspace = {}
+        for buffer in item.function.workspace:
+            self.workspace[buffer.name] = len(self.specs)
+            role = "kept" if buffer.name in kept else "temporary"
+            name = f"{item.kernel.label}.{buffer.name}"
+            spec = BufferSpec(name, buffer.dtype.name, [_plan_dim(buffer.size)], role)
+            self.specs.append(replace(spec, first=step, last=step))
+
+    def arguments(self, function: Function) -> tuple[int | Moving, ...]:
+        """Those of a stage of the kernel whose workspace was added last."""
+        own = [self.workspace[b.name] for b in function.workspace]
+        return (*(self.argument(b.name) for b in function.buffers), *own)
 
     def plan(
         self, label: str, kernels: list[KernelSpec], checks: list[CheckSpec], target: Target

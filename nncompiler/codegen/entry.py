@@ -4,6 +4,7 @@
     NAME_repeat(bufs, syms, team, n)     the same n times
     NAME_profile(bufs, syms, team, t)    t[i] += clock ticks of kernel i
     NAME_train(bufs, syms, team, feed)   over batches of rows, picked by number (runtime/feed.py)
+    NAME_once(bufs, syms, team)          what depends on fixed inputs alone (codegen/once.py)
 
 All return 0, or 1 + the position of the check that failed. Denormals are flushed inside, and the
 caller's floating-point state is restored. A team, if there is one, helps with what is worth it; the
@@ -33,6 +34,7 @@ def entry_text(
     spans: Sequence[Span],
     target: Target,
     *,
+    once: Sequence[Call],
     flush_denormals: bool,
     timed: bool,
 ) -> str:
@@ -50,6 +52,8 @@ def entry_text(
         parts.append(_profile(plan, calls, checks, spans, flush))
     if plan.feeds:
         parts.append(_train(plan))
+    if once:
+        parts.append(_once(plan, once, flush))
     parts.append(_DECLARATIONS)
     return "\n".join(parts)
 
@@ -165,6 +169,15 @@ def _end(say: _Lines, flush: bool) -> None:
     if flush:
         say("call void @llvm.x86.sse.ldmxcsr(ptr %saved)")
     say("ret i64 0")
+
+
+def _once(plan: Plan, calls: Sequence[Call], flush: bool) -> str:
+    say = _Lines()
+    _begin(say, plan, (), (), (), flush)
+    for number, call in enumerate(calls):
+        deal.whole(say, plan, call, f"%whole{number}")
+    _end(say, flush)
+    return say.function(f"i64 @{plan.entry}_once({TABLE}) #0")
 
 
 def _checked(plan: Plan) -> list[str]:

@@ -53,7 +53,7 @@ def evaluator_text(plan: Plan, formulas: Sequence[str], target: Target, flush: b
     text = _function(buffers, formulas, target, declarations)
     split = Split(((GENOME, CHUNK),))
     call = Call(NAME, tuple(range(len(buffers))), (BATCH.symbol,), 0, split)
-    entries = entry_text(plan, [call], [], [], target, flush_denormals=flush, timed=False)
+    entries = entry_text(plan, [call], [], [], target, once=(), flush_denormals=flush, timed=False)
     return module_text(target, declarations, [text, entries])
 
 
