@@ -95,7 +95,8 @@ def check_model(model: nnc.Model, data: Any, *, differences: bool = True) -> Non
     assert_same_state(model, twin, bound)
     frozen = model.freeze()
     for rows in (1, 6):
-        assert close(frozen(data(rows)), model(data(rows)), bound)
+        x = data(rows)
+        assert close(frozen(x), model(x), bound)
 
 
 def check_second(model: nnc.Model, data: Any) -> None:
