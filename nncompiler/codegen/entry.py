@@ -177,7 +177,7 @@ def _once(plan: Plan, calls: Sequence[Call], flush: bool) -> str:
     for number, call in enumerate(calls):
         deal.whole(say, plan, call, f"%whole{number}")
     _end(say, flush)
-    return say.function(f"i64 @{plan.entry}_once({TABLE}) #0")
+    return say.function(f"i64 @{plan.entry}_once({TABLE}) #1")
 
 
 def _checked(plan: Plan) -> list[str]:
