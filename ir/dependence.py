@@ -15,6 +15,7 @@ from ir.loops import (
     For,
     Init,
     Let,
+    Prefetch,
     Stmt,
     Store,
     StoreRow,
@@ -63,7 +64,7 @@ def scalars(stmt: Stmt) -> tuple[Scalar, ...]:
             return (*(() if x is None else (x,)), *extras, weights)
         case PairSums(a=a, b=b):
             return (a, b)
-        case For() | PairTotals():
+        case For() | Prefetch() | PairTotals():
             return ()
 
 

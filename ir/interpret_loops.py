@@ -24,6 +24,7 @@ from ir.loops import (
     Init,
     Kernel,
     Let,
+    Prefetch,
     Stmt,
     Store,
     StoreRow,
@@ -140,6 +141,8 @@ class _Machine:
                     self._store(buffer, index, value)
                 case StoreRow():
                     self._scatter(stmt)
+                case Prefetch():
+                    pass
                 case Sweep() | PairSums() | PairTotals():
                     run_sparse(stmt, self.arrays, self.symbols, self.ranges)
                 case Tile() | Transpose():

@@ -11,6 +11,7 @@ stmt    = For(var, kind, step, body)              serial | ordered | parallel | 
         | Accumulate(name, combine, value)        name = combine(name, value)
         | Store(buffer, index, value)
         | StoreRow(buffer, index, row, stride, value)  buffer[index + row * stride] += value, or =
+        | Prefetch(buffer, index)                 asks for what will be read
         | Transpose(buffer, index, row, column, value)   a copy that swaps two axes
         | Tile(m, n, k, acc, lhs, rhs, epilogue)  the micro-kernel of a contraction
         | Sweep(x, extras, weights, tables, ...)  sums along the edges of a graph, node after node
@@ -255,6 +256,15 @@ class StoreRow:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Prefetch:
+    """Asks the memory for buffer[index], which will be read soon; without effect on any value, and
+    the place need not exist."""
+
+    buffer: str
+    index: Index
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Transpose:
     """for row: for column: buffer[index] = value, where value is read in order of `row` and the
     buffer written in order of `column`: done in registers, a square block at a time."""
@@ -302,7 +312,7 @@ class Tile:
         return self.vectors if self.dot else self.vectors * self.lanes
 
 
-Stmt = For | Let | Init | Accumulate | Store | StoreRow | Transpose | Tile | Sparse
+Stmt = For | Let | Init | Accumulate | Store | StoreRow | Prefetch | Transpose | Tile | Sparse
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from ir.loops import (
     Init,
     Kernel,
     Let,
+    Prefetch,
     Split,
     Stmt,
     Store,
@@ -36,7 +37,7 @@ from ir.nests import store_row
 from ir.scalar import render, render_together
 from ir.sparse_loops import PairSums, PairTotals, Sparse, Sweep
 
-Simple = (Let, Init, Accumulate, Store, StoreRow)
+Simple = (Let, Init, Accumulate, Store, StoreRow, Prefetch)
 _ASSIGN = {"sum": "+=", "prod": "*="}
 
 
@@ -147,6 +148,8 @@ def _simple(stmt: Stmt, texts: Sequence[str]) -> str:
             return f"{name} = {combine}({name}, {texts[0]})"
         case Store(buffer, index):
             return f"{buffer}[{index}] = {texts[0]}"
+        case Prefetch(buffer, index):
+            return f"prefetch {buffer}[{index}]"
         case StoreRow():
             return _store_row(stmt, *texts)
     raise AssertionError(f"{stmt} is no simple statement")

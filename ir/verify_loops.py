@@ -20,6 +20,7 @@ from ir.loops import (
     Init,
     Kernel,
     Let,
+    Prefetch,
     Split,
     Stmt,
     Store,
@@ -162,6 +163,9 @@ def _body(
                 check.require(names[name] == value.dtype, f"'{name}' accumulates a {value.dtype}")
             case Store(buffer, index, value):
                 check.store(buffer, index, value.dtype, axes)
+            case Prefetch(buffer, index):
+                check.scope(index, axes)
+                check.require(buffer in check.buffers, f"buffer '{buffer}' is not declared")
             case Transpose(buffer=buffer, index=index, value=value):
                 check.store(buffer, index, value.dtype, inner)
             case StoreRow(buffer, index, _, stride, value):

@@ -13,6 +13,7 @@ from ir.loops import (
     Function,
     Init,
     Let,
+    Prefetch,
     Stmt,
     Store,
     StoreRow,
@@ -25,7 +26,7 @@ from ir.sparse_loops import PairSums, PairTotals, Sparse, Sweep
 from ir.types import Dim, Extent, boolean, i64
 from nncompiler.codegen.emit import Emitter
 from nncompiler.codegen.loops import Loops, Range
-from nncompiler.codegen.streams import Streams
+from nncompiler.codegen.streams import Streams, fetch
 from nncompiler.codegen.sums import scalars_of
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.values import Value, constant, memory_type
@@ -61,6 +62,8 @@ class Writer(Loops):
                     self.store(buffer, index, self.evaluate(value))
                 case StoreRow():
                     self._store_row(stmt)
+                case Prefetch(buffer, index):
+                    fetch(self.e, self.address(buffer, self._first_lane(index), inside=False))
                 case For():
                     self.write_loop(stmt)
                 case Tile():

@@ -22,6 +22,7 @@ from nncompiler.schedule.heuristics import DEAR_COST, cost_of, size_of
 
 LINE = 64  # bytes; every buffer of a program begins at a multiple of it
 AHEAD = 4096  # bytes; about a page
+FIRST_CACHE, SECOND_CACHE = 3, 2  # LLVM's numbers of where a line is wanted
 NARROW = 128  # bits; vectors as short as that would ask for every line too often
 
 
@@ -87,9 +88,17 @@ class Streams:
 
 def read_ahead(e: Emitter, pointer: str) -> None:
     """Ask for the line a page later; it need not exist."""
+    _ask(e, e.op(f"getelementptr i8, ptr {pointer}, i64 {AHEAD}"), FIRST_CACHE)
+
+
+def fetch(e: Emitter, pointer: str) -> None:
+    """Ask for the line of a pointer, which will be copied from the second cache."""
+    _ask(e, pointer, SECOND_CACHE)
+
+
+def _ask(e: Emitter, pointer: str, cache: int) -> None:
     e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-    later = e.op(f"getelementptr i8, ptr {pointer}, i64 {AHEAD}")
-    e.do(f"call void @llvm.prefetch.p0(ptr {later}, i32 0, i32 3, i32 1)")
+    e.do(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 {cache}, i32 1)")
 
 
 def _values(body: Iterable[Stmt]) -> list[Scalar]:

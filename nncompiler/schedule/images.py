@@ -22,6 +22,7 @@ from ir.loops import Buffer, For, Function, Kernel, Stmt, Store, Tile, Transpose
 from ir.places import Place, places, without
 from ir.scalar import Scalar
 from nncompiler.codegen.target import Target
+from nncompiler.schedule.ahead import ask_ahead
 from nncompiler.schedule.axes import map_kernel_indices
 from nncompiler.schedule.heuristics import size_of
 from nncompiler.schedule.staging import stage
@@ -71,7 +72,15 @@ def plan_columns(
     """
     block, column = Var(f"{n.name}{BLOCK}", size_of(n.extent) // width), Var(n.name, width)
     cut = _cut(kernel, n, block, column)
-    return _in_blocks(kernel, cut, number, [block], last=False, plan=plan, target=target)
+    operand = _operand(cut, number)
+    around = [v for v in cut.axes if v != column and v in operand.index.variables]
+
+    def ahead(inner: Kernel, target: Target) -> tuple[Kernel, Function]:
+        planned, function = plan(inner, target)
+        body = ask_ahead(function.body, operand, around, f"staged{number}")
+        return planned, replace(function, body=body)
+
+    return _in_blocks(kernel, cut, number, [block], last=False, plan=ahead, target=target)
 
 
 def _in_blocks(
