@@ -203,8 +203,12 @@ def slice_(
     """start:stop:step along one axis, or x[index] with NumPy's index."""
     if index is not None:
         return x[tuple(index) if isinstance(index, list) else index]
-    if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
-        raise TypeError(f"axis has to be a whole number, not {axis!r}; index= takes several axes")
+    ends = {"start": start, "stop": stop, "step": step}
+    for name, value in {"axis": axis, **{n: v for n, v in ends.items() if v is not None}}.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise TypeError(
+                f"{name} has to be a whole number, not {value!r}; index= takes several axes"
+            )
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(f"axis {axis} is out of bounds for {x.type}")
     before = (slice(None),) * (axis % x.ndim)

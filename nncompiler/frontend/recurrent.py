@@ -15,7 +15,7 @@ import numpy as np
 from ir import ops
 from ir.graph import Node
 from ir.types import Extent, boolean
-from nncompiler.frontend.activations import make_activation
+from nncompiler.frontend.activations import Activation, make_activation
 from nncompiler.frontend.common import BIASED, Biased
 from nncompiler.frontend.kinds import Attributes, count, kind
 from nncompiler.frontend.site import Site
@@ -83,15 +83,18 @@ def lstm(
     mask: Node | None = None,
     *,
     units: int,
+    activation: object = "tanh",
     form: Form = FORM,
     given: Biased = BIASED,
 ) -> Node:
     """c' = sigmoid(f) c + sigmoid(i) tanh(g); h' = sigmoid(o) tanh(c'); see `rnn` for the rest.
 
     i f g o are columns of x @ weight_input + bias + h @ weight_hidden + bias_hidden (Hochreiter and
-    Schmidhuber 1997, with the forget gate of Gers et al. 2000).
+    Schmidhuber 1997, with the forget gate of Gers et al. 2000); `activation` is what tanh is there.
     """
-    layer = Layer(site, Family(_lstm, 4, 2, True), count("units", units), form, given)
+    _, function = make_activation(activation)
+    family = Family(partial(_lstm, function), 4, 2, True)
+    layer = Layer(site, family, count("units", units), form, given)
     return layer.build(x, mask)
 
 
@@ -102,32 +105,40 @@ def gru(
     mask: Node | None = None,
     *,
     units: int,
+    activation: object = "tanh",
     form: Form = FORM,
     given: Biased = BIASED,
 ) -> Node:
     """h' = (1 - z) n + z h; n = tanh(x_n + r (h @ weight_hidden + bias_hidden)_n); see `rnn`.
 
-    r and z are the sigmoids of both parts' sum (Cho et al. 2014, with the reset after the product).
+    r and z are the sigmoids of both parts' sum (Cho et al. 2014, with the reset after the product);
+    `activation` is what tanh is there.
     """
-    layer = Layer(site, Family(_gru, 3, 1, True), count("units", units), form, given)
+    _, function = make_activation(activation)
+    family = Family(partial(_gru, function), 3, 1, True)
+    layer = Layer(site, family, count("units", units), form, given)
     return layer.build(x, mask)
 
 
-def _lstm(z: Node, carried: Carried, hidden: Node, bias: Node | None) -> Carried:
+def _lstm(
+    activation: Activation, z: Node, carried: Carried, hidden: Node, bias: Node | None
+) -> Carried:
     h, c = carried
     gates = z + h @ hidden
     i, f, g, o = _columns(gates if bias is None else gates + bias, 4)
-    new = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
-    return ops.sigmoid(o) * ops.tanh(new), new
+    new = ops.sigmoid(f) * c + ops.sigmoid(i) * activation(g)
+    return ops.sigmoid(o) * activation(new), new
 
 
-def _gru(z: Node, carried: Carried, hidden: Node, bias: Node | None) -> Carried:
+def _gru(
+    activation: Activation, z: Node, carried: Carried, hidden: Node, bias: Node | None
+) -> Carried:
     (h,) = carried
     part = h @ hidden
     x_r, x_z, x_n = _columns(z, 3)
     h_r, h_z, h_n = _columns(part if bias is None else part + bias, 3)
     r, update = ops.sigmoid(x_r + h_r), ops.sigmoid(x_z + h_z)
-    n = ops.tanh(x_n + r * h_n)
+    n = activation(x_n + r * h_n)
     return (n + update * (h - n),)
 
 

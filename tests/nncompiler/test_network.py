@@ -365,6 +365,7 @@ def test_dense_acts_on_the_last_axis_of_any_value() -> None:
     ("op", "attributes", "message"),
     [
         ("slice", {"axis": [1], "stop": 2}, "axis has to be a whole number"),
+        ("slice", {"start": (0, 1)}, "start has to be a whole number"),
         ("pad", {"pad_width": 1}, "a pair of numbers from 0 for each of 2 axes, the batch's first"),
         ("pad", {"pad_width": ((0, 0), (1, -1))}, "a pair of numbers from 0"),
     ],

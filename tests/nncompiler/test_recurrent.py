@@ -23,6 +23,8 @@ CASES = [
     Case("lstm", (2, 3), {"units": 4, "use_bias": False}),
     Case("gru", (7, 5), {"units": 6, "bidirectional": True}),
     Case("gru", (3, 9), {"units": 8, "return_sequences": True}),
+    Case("lstm", (5, 4), {"units": 3, "activation": "softsign"}),
+    Case("gru", (5, 4), {"units": 3, "activation": "elu"}),
 ]
 
 
@@ -36,7 +38,9 @@ def sigmoid(x: Any) -> Any:
     return 1 / (1 + np.exp(-x))
 
 
-def expected(op: str, p: Any, x: Any, suffix: str = "", mask: Any = None) -> Any:
+def expected(
+    op: str, p: Any, x: Any, suffix: str = "", mask: Any = None, bend: Any = np.tanh
+) -> Any:
     """The states of all times, one step after another as the formulas say."""
     w, u, b = (p[f"n.{n}{suffix}"] for n in ("weight_input", "weight_hidden", "bias"))
     h = c = np.zeros((len(x), UNITS))
@@ -44,17 +48,17 @@ def expected(op: str, p: Any, x: Any, suffix: str = "", mask: Any = None) -> Any
     for t in range(x.shape[1])[:: -1 if suffix else 1]:
         old, z = (h, c), x[:, t] @ w + b
         if op == "rnn":
-            h = np.tanh(z + h @ u)
+            h = bend(z + h @ u)
         elif op == "lstm":
             i, f, g, o = np.split(z + h @ u + p[f"n.bias_hidden{suffix}"], 4, 1)
-            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-            h = sigmoid(o) * np.tanh(c)
+            c = sigmoid(f) * c + sigmoid(i) * bend(g)
+            h = sigmoid(o) * bend(c)
         else:
             (xr, xz, xn), (hr, hz, hn) = (
                 np.split(v, 3, 1) for v in (z, h @ u + p[f"n.bias_hidden{suffix}"])
             )
             r, update = sigmoid(xr + hr), sigmoid(xz + hz)
-            h = (1 - update) * np.tanh(xn + r * hn) + update * h
+            h = (1 - update) * bend(xn + r * hn) + update * h
         if mask is not None:
             h, c = (np.where(mask[:, t : t + 1], a, b) for a, b in zip((h, c), old, strict=True))
         found[:, t] = h
@@ -84,6 +88,14 @@ def test_formula(op: str, both: bool, every: bool) -> None:
         states.append(expected(op, model.parameters, x, "_reverse"))
         ends.append(states[1][:, 0])
     wanted = np.concatenate(states if every else ends, -1)
+    np.testing.assert_allclose(model(x), wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("op", ["rnn", "lstm", "gru"])
+def test_another_activation_stands_where_tanh_does(op: str) -> None:
+    model = model_of(op, activation=lambda x: x / (1 + abs(x)))
+    x = RNG.normal(size=(4, TIMES, FEATURES))
+    wanted = expected(op, model.parameters, x, bend=lambda x: x / (1 + np.abs(x)))[:, -1]
     np.testing.assert_allclose(model(x), wanted, rtol=1e-12, atol=1e-12)
 
 
