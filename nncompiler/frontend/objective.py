@@ -225,12 +225,13 @@ class Objective:
         names: Mapping[Node, str],
         first: Sequence[Node] = (),
     ) -> Graph:
-        """Data inputs first (all of them), then the targets, parameters and states in use."""
+        """Data inputs and targets first (all of them), then the parameters and states in use."""
         data = tuple(self.network.inputs.values()) if name != "update" else ()
+        if "loss" in outputs:
+            data += tuple(t.node for t in self.targets.values())
         found = Graph(name, (), dict(outputs), {}).nodes
         leaves = [n for n in found if n.op.name == "input"]
-        targets = [t.node for t in self.targets.values()]
-        rank = {n: i for i, n in enumerate([*first, *data, *targets, *self._kept()])}
+        rank = {n: i for i, n in enumerate([*first, *data, *self._kept()])}
         used = sorted((n for n in leaves if n not in data), key=lambda n: rank.get(n, len(rank)))
         inputs = tuple(dict.fromkeys((*first, *data, *used)))
         known = set(found)

@@ -215,3 +215,32 @@ def test_mistakes() -> None:
             getattr(model_of(), name)(*batch(3)[0])
     with pytest.raises(nnc.CompileError, match="loss_weights"):
         nnc.compile(gan(), outputs=["fake"], loss="mse", loss_weights={"fake": -1.0})
+
+
+@pytest.mark.parametrize("target", [np.zeros((6, 1)), np.zeros(6, np.int64)])
+def test_a_loss_may_leave_its_target_out(target: Any) -> None:
+    """The score of what is generated (Wasserstein's distance) needs no label; data are as usual."""
+    g: Any = nx.DiGraph()
+    g.add_node("z", op="input", shape=("batch", 3))
+    g.add_node("score", op="dense", units=1)
+    g.add_edge("z", "score")
+    model = nnc.compile(
+        g,
+        loss=lambda y, _: -nnc.mean(y),
+        optimizer=nnc.SGD(0.1),
+        metrics=lambda y, _: nnc.mean(y),
+        dtype="float64",
+    )
+    z, twin = RNG.normal(size=(6, 3)), model.reference
+    before = model(z).mean()
+    assert model.evaluate(z, target)["loss"] == pytest.approx(-before)
+    _, gradients = model.backward(z, target)
+    np.testing.assert_allclose(gradients["score.weight"][:, 0], -z.mean(0))
+    for machine in (model, twin):
+        assert machine.step(z, target) == pytest.approx(-before)
+        machine.fit(z, target, batch_size=4, verbose=0)
+    assert_same_state(model, twin, 1e-12)
+    after = model(z).mean()
+    assert model.bind(z, target)() == pytest.approx(-after)
+    with pytest.raises(ValueError, match="disagree on 'batch': 6 and 5"):
+        model.step(z, target[:5])
