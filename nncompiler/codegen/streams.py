@@ -91,6 +91,11 @@ def read_ahead(e: Emitter, pointer: str) -> None:
     _ask(e, e.op(f"getelementptr i8, ptr {pointer}, i64 {AHEAD}"), FIRST_CACHE)
 
 
+def read_far_ahead(e: Emitter, pointer: str) -> None:
+    """The same where so little is computed with a line that two pages are read meanwhile."""
+    _ask(e, e.op(f"getelementptr i8, ptr {pointer}, i64 {2 * AHEAD}"), FIRST_CACHE)
+
+
 def fetch(e: Emitter, pointer: str) -> None:
     """Ask for the line of a pointer, which will be copied from the second cache."""
     _ask(e, pointer, SECOND_CACHE)

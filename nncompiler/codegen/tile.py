@@ -15,11 +15,12 @@ from ir.types import i64
 from nncompiler.codegen.dot import Dots
 from nncompiler.codegen.scope import Binding
 from nncompiler.codegen.statements import Writer
-from nncompiler.codegen.streams import LINE, read_ahead
+from nncompiler.codegen.streams import LINE, read_ahead, read_far_ahead
 from nncompiler.codegen.tiles import LATENCY_HIDDEN, Blocks
 from nncompiler.codegen.values import Value, constant, memory_type, number_of
 from nncompiler.schedule.heuristics import cost_of, single_row_vectors
 
+FEW_ROWS = 32  # 16 take as long to multiply as what they read takes to come from memory
 WRITTEN_OUT = 64  # instructions of an epilogue that is repeated for every vector of the tile
 
 
@@ -187,6 +188,7 @@ class _Tiles(Blocks):
             row_step = 1  # the rows of a block lie next to each other
         left_step = t.lhs.index.coefficient(axis) or 0
         right_step = t.rhs.index.coefficient(axis) or 0
+        is_stream = t.rhs.name in self.w.streams.read and self._is_read_seldom
         for step in range(count):
             if is_packed and step * left_step * self.dtype.bytes % LINE == 0:
                 read_ahead(e, e.address(left, step * left_step, self.dtype))
@@ -194,6 +196,8 @@ class _Tiles(Blocks):
             for v in range(vectors):
                 offset = step * right_step + v * t.lanes
                 pointer = e.address(right, offset, self.dtype)
+                if is_stream and right_step == vectors * t.lanes:
+                    read_far_ahead(e, pointer)
                 if mask is not None and v == vectors - 1 and not is_padded:
                     zero = constant(0, self.dtype, t.lanes)
                     columns.append(e.masked_load(pointer, self.dtype, mask, fill=zero))
@@ -212,6 +216,12 @@ class _Tiles(Blocks):
                     place %= len(sums)
                     sums[place] = self.multiply_add(factor, columns[v], sums[place])
         return sums
+
+    @property
+    def _is_read_seldom(self) -> bool:
+        """Do so few rows read the right operand that its way from memory is what takes the time?"""
+        rows = self.t.m.extent
+        return isinstance(rows, int) and rows <= FEW_ROWS
 
     # ------------------------------------------------------------ epilogue
 

@@ -213,18 +213,18 @@ class _Plan:
     # ------------------------------------------------------------ weights
 
     def _weights(self) -> tuple[Stmt, Buffer, tuple[Buffer, ...]]:
-        """weights[place][block of filters][channel][filter] for all places."""
+        """weights[block of filters][place][channel][filter] for all places."""
         site, size = self.site, self.f.size
         i, j = site.rows.terms[1][0], site.columns.terms[1][0]
         filters, channels = site.filters, self.channels
         assert isinstance(filters.extent, int)
-        step = channels * filters.extent + self.lanes
-        packed = Buffer("weights", self.dtype, size**2 * step, True)
+        step = channels * self.width + self.lanes
+        packed = Buffer("weights", self.dtype, filters.extent // self.width * size**2 * step, True)
         load, copies, buffers = self._taps(i, j)
         taps = [[at(load, {i: a, j: b}) for b in range(TAPS)] for a in range(TAPS)]
         values = both_ways(self.f.weights, taps)
         block, column = Index.of(filters) // self.width, Index.of(filters) % self.width
-        place = (block * channels + Index.of(self.channel)) * self.width + column
+        place = block * (size**2 * step) + Index.of(self.channel) * self.width + column
         stores = [Store(packed.name, place + n * step, value) for n, value in enumerate(values)]
         loop = For(filters, "vector", self.filter_lanes, tuple(stores))
         return For(self.channel, "serial", 1, (*copies, loop)), packed, buffers
@@ -255,9 +255,9 @@ class _Plan:
 
     def _products(self, weights: Buffer) -> Stmt:
         """sums[place][tile][filter]"""
-        tile, filters = Var("tile", self.tiling.count), self.filters
-        right = Index.of(self.place) * (self.channels * filters + self.lanes)
-        right = right + Index.of(self.filter_block) * (self.channels * self.width)
+        tile = Var("tile", self.tiling.count)
+        step = self.channels * self.width + self.lanes
+        right = (Index.of(self.filter_block) * self.f.size**2 + Index.of(self.place)) * step
         right = right + Index.of(self.channel) * self.width + Index.of(self.filter)
         step = self.tiling.place(self.width)
         sums = self._own("sums", self.f.size**2 * step)

@@ -98,6 +98,7 @@ class Torch(Layers):
 
     def conv(self, n: str, a: Any, x: Any) -> Any:
         common = {"stride": a.get("strides", 1), "padding": a.get("padding", 0)}
+        common["groups"] = a.get("groups", 1)
         return self.f.conv2d(
             x, self.tensors[f"{n}.weight"], self.tensors.get(f"{n}.bias"), **common
         )
@@ -180,6 +181,7 @@ class Onnx(Layers):
     def conv(self, n: str, a: Any, x: str) -> str:
         given = [w for w in (f"{n}.weight", f"{n}.bias") if w in self.arrays]
         common = {"strides": [a.get("strides", 1)] * 2, "pads": [a.get("padding", 0)] * 4}
+        common["group"] = a.get("groups", 1)
         return self._node("Conv", n, x, *given, **common)
 
     def batch_norm(self, n: str, a: Any, x: str) -> str:

@@ -112,3 +112,18 @@ def test_steps_of_a_loop_over_time_may_begin_anywhere(columns, monkeypatch) -> N
         h = h + x
     found = nnc.jit(steps, options=nnc.Options(cache=False))(xs)
     np.testing.assert_allclose(found, np.stack(expected, 1), rtol=1e-5, atol=1e-6)
+
+
+def convolution(size: int) -> Graph:
+    x, w = ops.input("x", "f32", ("batch", 64, size, size)), ops.input("w", "f32", (64, 64, 3, 3))
+    padded = ops.pad(x, (0, 0, 1, 1), (0, 0, 1, 1))
+    y = ops.contract(ops.window(padded, (2, 3), (3, 3)), w, "abcdef,gbef->agcd")
+    return Graph("convolution", (x, w), {"y": y})
+
+
+def test_weights_that_few_tiles_read_are_asked_for_ahead() -> None:
+    """Of images of 8 x 8, not of 16 x 16, where products take longer than the weights' way."""
+    few, many = (lower_graph(convolution(n), target=small(preset("avx512"))) for n in (8, 16))
+    assert AHEAD in few.module
+    assert AHEAD not in many.module
+    assert AHEAD not in lower_graph(convolution(8), target=large(preset("avx512"))).module
