@@ -5,7 +5,7 @@ phase   = Reduction(name, combine, value)         over the reduce axes
         | Write(buffer, index, value)             at every point of the axes that the index uses
         | Scatter(buffer, index, row, value)      rows added or stored at a number
         | Sweep(...) | PairSums(...)              see the statements
-stmt    = For(var, kind, step, body)              serial | ordered | parallel | vector | unroll ...
+stmt    = For(var, kind, step, body)              serial | ordered | parallel | vector | ...
         | Let(name, value)                        an immutable value
         | Init(name, value)                       a mutable accumulator
         | Accumulate(name, combine, value)        name = combine(name, value)
@@ -207,8 +207,9 @@ Directive = Vectorize | TileBy | Unroll | Parallel | Pack | Outermost | Partial 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class For:
-    """for var in range(0, extent, step); kind vector: `step` values of var at once; ordered: every
-    pass needs the one before it."""
+    """for var in range(0, extent, step); kind vector: `step` values of var at once; shifted vector:
+    one vector of them, whose loads are shifted out of whole vectors of the row they lie in;
+    ordered: every pass needs the one before it."""
 
     var: Var
     kind: str

@@ -35,7 +35,7 @@ from ir.sparse_loops import PairSums, PairTotals, Sweep
 from ir.types import Dim, DType, Extent, TensorType
 
 RECIPES = ("rows", "contract", "scatter", "sparse")
-KINDS = ("serial", "ordered", "parallel", "vector", "unroll", "unroll vector")
+KINDS = ("serial", "ordered", "parallel", "vector", "unroll", "unroll vector", "shifted vector")
 COMBINES = ("sum", "prod", "max", "min")
 
 
@@ -149,6 +149,10 @@ def _body(
             case For(var, kind, step, inside):
                 check.require(kind in KINDS, f"loop kind '{kind}' is none of {KINDS}")
                 check.require(step >= 1, f"loop over {var} has step {step}")
+                one = kind != "shifted vector" or (
+                    isinstance(var.extent, int) and var.extent <= step
+                )
+                check.require(one, f"a shifted vector of {var} is more than one vector")
                 hides = any(v.name == var.name for v in axes)
                 check.require(not hides, f"loop variable {var} hides an outer one")
                 check.stepped |= {var} if step > 1 and "vector" not in kind else set()

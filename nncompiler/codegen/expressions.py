@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ir.index import Guard, Index
+from ir.index import Guard, Index, Var
 from ir.loops import Buffer
 from ir.scalar import Scalar
 from ir.types import Extent, boolean, i64
@@ -17,6 +17,7 @@ from nncompiler.codegen.emit import Emitter
 from nncompiler.codegen.indices import Indices
 from nncompiler.codegen.lanes import Cover, cover, lane_offsets, lane_values
 from nncompiler.codegen.math import emit_apply
+from nncompiler.codegen.neighbours import load_shifted
 from nncompiler.codegen.scope import Accumulator, Binding, Dependences, Scope
 from nncompiler.codegen.streams import Streams
 from nncompiler.codegen.values import Value, constant, memory_type
@@ -40,6 +41,7 @@ class Expressions(Indices):
         self.buffers = buffers
         self.streams = streams
         self.values: dict[str, Value] = {}
+        self.shifted: tuple[Var, int] | None = None  # of a shifted vector, and its lanes
         self.accumulators: dict[str, Accumulator] = {}
         self.scopes = [Scope()]
         self.dependences = Dependences()
@@ -155,6 +157,10 @@ class Expressions(Indices):
         return self.e.op(f"getelementptr {element}, ptr {self.pointers[name]}, i64 {base.text}")
 
     def _load(self, s: Scalar) -> Value:
+        if self.shifted is not None:
+            found = load_shifted(self, s, *self.shifted)
+            if found is not None:
+                return found
         fill = constant(s.fill, s.dtype)
         simple = self.affine(s.index) if not s.args else None
         is_torn = simple is None or simple[1] not in (0, 1)

@@ -83,7 +83,9 @@ class Loops(Sums, ABC):
             self._vector_loop(stmt)
             return
         self.hoist(stmt.body)
-        if stmt.kind == "unroll vector":
+        if stmt.kind == "shifted vector":
+            self._shifted_vector(stmt)
+        elif stmt.kind == "unroll vector":
             self._unrolled_vector(stmt)
         else:
             part = self.range(stmt.var)
@@ -104,6 +106,13 @@ class Loops(Sums, ABC):
                 mask = self.e.lane_mask(constant(extent - start, i64), lanes)
             with self.bound(stmt.var, Binding(constant(start, i64), lanes, mask)):
                 self.block(stmt.body)
+
+    def _shifted_vector(self, stmt: For) -> None:
+        self.push()  # what it has loaded is no longer in a register when the next one begins
+        self.shifted = stmt.var, stmt.step
+        self._unrolled_vector(stmt)
+        self.shifted = None
+        self.pop()
 
     def _vector_loop(self, stmt: For) -> None:
         lanes, var = stmt.step, stmt.var

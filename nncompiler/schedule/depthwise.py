@@ -1,23 +1,23 @@
 """Takes a convolution that mixes no channels, or the gradient of its weights, gives its loops.
 
     for n in batch:  for c in channels:           for c in channels:  for n in batch:
-        staged = x[n, c], padded                      staged = x[n, c], padded
-        for 4 rows of y, lanes over columns:          for 4 rows of g, lanes over columns:
+        for 4 rows of y, a vector of columns:         for 4 rows of g, a vector of columns:
             sum all taps, a load serves 4 rows            sum into a register for every tap
 
 There is nothing to multiply as matrices: lanes run along the rows of an image, and what counts is
-how often memory is read.
+how often memory is read. The vectors at the two ends of a row are loops of their own, for only they
+meet the padding; what the taps of a row read is shifted out of its whole vectors.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
 from ir import scalar
-from ir.index import Index, Var
+from ir.index import Guard, Index, Var
 from ir.loops import (
     Accumulate,
     Directive,
@@ -25,7 +25,9 @@ from ir.loops import (
     Function,
     Init,
     Kernel,
+    Let,
     Stmt,
+    Store,
     Unroll,
     Vectorize,
     Write,
@@ -36,11 +38,10 @@ from nncompiler.codegen.target import Target
 from nncompiler.schedule.apply import stores
 from nncompiler.schedule.heuristics import fitting_lanes
 from nncompiler.schedule.results import sum_of
-from nncompiler.schedule.staging import stage
 from nncompiler.schedule.tiling import at
 
 MOST_ROWS = 4  # rows of the result that are computed at once
-PLANE = 1 << 18  # bytes of a channel of an image
+SHIFTED = "shifted vector"  # the loops over a vector of columns
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def find_depthwise(kernel: Kernel, number: int, target: Target) -> Depthwise | N
     if set(kernel.reduce_axes) != summed or set(kernel.axes) != kept:
         return None
     count = math.prod(v.extent for v in taps if isinstance(v.extent, int))
-    if count > (target.registers - 6 if is_gradient else 32) or _is_large(ways, image):
+    if count > (target.registers - 6 if is_gradient else 32) or not _is_row(ways[-1]):
         return None
     if is_gradient and other.index.coefficient(ways[-1].terms[0][0]) != 1:
         return None
@@ -99,17 +100,15 @@ def _ordered(place: Place) -> Place:
     return replace(place, terms=tuple(by_length))
 
 
-def _is_large(ways: Sequence[Place], image: Scalar) -> bool:
-    extents = [p.extent for p in ways if isinstance(p.extent, int)]
-    return math.prod(extents) * image.dtype.bytes > PLANE
+def _is_row(way: Place) -> bool:
+    """Do columns lie together in memory, with results for each or every second of them?"""
+    return way.unit == 1 and way.terms[0][1] <= 2
 
 
 def plan_depthwise(kernel: Kernel, site: Depthwise, target: Target) -> tuple[Kernel, Function]:
     """The scheduled kernel and its loops."""
-    dtype = site.image.dtype
-    staged, copies, buffer = stage(site.image, site.ways, (), target.lanes(dtype), "staged")
     column = site.spots[-1]
-    lanes = fitting_lanes(column.extent, target.lanes(dtype))
+    lanes = fitting_lanes(column.extent, target.lanes(site.image.dtype))
     rows = site.spots[-2] if len(site.spots) > 1 else Var("one", 1)
     extent = rows.extent
     assert isinstance(extent, int)
@@ -117,12 +116,12 @@ def plan_depthwise(kernel: Kernel, site: Depthwise, target: Target) -> tuple[Ker
     block = Var(f"{rows.name}_rows", extent // height)
     points = [Index.of(block) * height + t for t in range(height)]
     plan = _gradient if site.is_gradient else _results
-    body = plan(kernel, site, staged, rows, points)
-    inner: list[Stmt] = [For(column, "vector", lanes, body.each)]
+    body = plan(kernel, site, _within_row(site), rows, points)
+    inner: list[Stmt] = list(_vectors(column, lanes, body.each, is_sum=site.is_gradient))
     for v in (*site.spots[:-2], block):
         inner = [For(v, "serial", 1, tuple(inner))]
     images = [v for v in site.around if v in kernel.reduce_axes]
-    stmts: list[Stmt] = [*copies, *inner]
+    stmts: list[Stmt] = inner
     for v in reversed(images):
         stmts = [For(v, "serial", 1, tuple(stmts))]
     stmts = [*body.before, *stmts, *body.after]
@@ -133,9 +132,51 @@ def plan_depthwise(kernel: Kernel, site: Depthwise, target: Target) -> tuple[Ker
         Vectorize(column.name, lanes),
         Unroll(rows.name, height),
     )
-    own, shared = ((buffer,), ()) if outer else ((), (buffer,))
-    function = Function(kernel.label, kernel.buffers, tuple(stmts), own, shared)
+    function = Function(kernel.label, kernel.buffers, tuple(stmts))
     return replace(kernel, schedule=schedule), function
+
+
+def _within_row(site: Depthwise) -> Scalar:
+    """The image, with a guard along its rows also where all that is read is there."""
+    way, image = site.ways[-1], site.image
+    if way.guard is not None:
+        return image
+    guards = (*image.guards, Guard(way.index, 0, way.extent))
+    return scalar.load(image.name, image.index, image.dtype, guards=guards, fill=image.fill)
+
+
+def _vectors(column: Var, lanes: int, each: Sequence[Stmt], *, is_sum: bool) -> Iterator[Stmt]:
+    """The statements for every vector along the axis: the first and the last ones by themselves."""
+    assert isinstance(column.extent, int)
+    count = -(-column.extent // lanes)
+    last = 1 if column.extent % lanes == 0 else 2  # vectors that read beyond the end
+    middle = count - 1 - last
+    inside = range(1, 1 + middle) if middle > 1 else range(0)
+    for number in range(count):
+        here = Var(f"{column.name}_{number}", min(lanes, column.extent - number * lanes))
+        if number not in inside:
+            body = _at(column, Index.of(number * lanes) + Index.of(here), each)
+            alone = here.extent == 1 and not is_sum  # a sum goes on in the lanes that it has
+            yield For(here, "serial", 1, body) if alone else For(here, SHIFTED, lanes, body)
+        elif number == 1:
+            far = Var(f"{column.name}_vector", middle)
+            first = Index.of(far) * lanes + lanes
+            body = _at(column, first + Index.of(here), each)
+            yield For(far, "serial", 1, (For(here, SHIFTED, lanes, body),))
+
+
+def _at(column: Var, place: Index, each: Sequence[Stmt]) -> tuple[Stmt, ...]:
+    return tuple(_moved(s, {column: place}) for s in each)
+
+
+def _moved(stmt: Stmt, change: dict[Var, Index]) -> Stmt:
+    match stmt:
+        case Init(value=value) | Let(value=value) | Accumulate(value=value):
+            return replace(stmt, value=scalar.substitute(value, change))
+        case Store(index=index, value=value):
+            value = scalar.substitute(value, change)
+            return replace(stmt, index=index.substitute(change), value=value)
+    raise AssertionError("the body is a straight line")
 
 
 @dataclass(frozen=True)
@@ -148,7 +189,7 @@ class _Body:
 
 
 def _results(
-    kernel: Kernel, site: Depthwise, staged: Scalar, rows: Var, points: list[Index]
+    kernel: Kernel, site: Depthwise, image: Scalar, rows: Var, points: list[Index]
 ) -> _Body:
     """All rows of a block: their sums over the taps, then what is written."""
     dtype = site.image.dtype
@@ -157,8 +198,8 @@ def _results(
     for taps, t in sorted(
         product(_points(site.taps), range(len(points))), key=lambda p: _row_of(site, p)
     ):
-        image = scalar.substitute(at(staged, taps), {rows: points[t]})
-        value = scalar.apply("mul", (at(site.other, taps), image), dtype)
+        here = scalar.substitute(at(image, taps), {rows: points[t]})
+        value = scalar.apply("mul", (at(site.other, taps), here), dtype)
         each.append(Accumulate(f"acc{t}", "sum", value))
     writes = [
         w for t, point in enumerate(points) for w in _written(kernel, f"acc{t}", {rows: point})
@@ -167,7 +208,7 @@ def _results(
 
 
 def _gradient(
-    kernel: Kernel, site: Depthwise, staged: Scalar, rows: Var, points: list[Index]
+    kernel: Kernel, site: Depthwise, image: Scalar, rows: Var, points: list[Index]
 ) -> _Body:
     """A sum for every tap over all rows of all images."""
     dtype = site.image.dtype
@@ -177,10 +218,10 @@ def _gradient(
     pairs = sorted(product(taps, range(len(points))), key=lambda p: _row_of(site, p))
     each = []
     for tap, t in pairs:
-        image = scalar.substitute(at(staged, tap), {rows: points[t]})
+        here = scalar.substitute(at(image, tap), {rows: points[t]})
         other = scalar.substitute(site.other, {rows: points[t]})
         name = names[taps.index(tap)]
-        each.append(Accumulate(name, "sum", scalar.apply("mul", (other, image), dtype)))
+        each.append(Accumulate(name, "sum", scalar.apply("mul", (other, here), dtype)))
     writes = [
         w
         for name, tap in zip(names, taps, strict=True)

@@ -18,6 +18,7 @@ from ir.types import bind_dim
 from ir.verify_loops import verify_function, verify_kernel
 from nncompiler.autodiff import differentiate
 from nncompiler.codegen.llvm import assemble, host
+from nncompiler.codegen.target import preset
 from nncompiler.frontend.convolution import convolve
 from nncompiler.options import Options
 from nncompiler.pipeline import Lowered, lower_graph
@@ -25,6 +26,7 @@ from runtime.artifact import Artifact
 from runtime.session import Session
 
 SMALL = replace(host(), l1=1 << 10, l2=1 << 12)  # everything is too large for its caches
+NARROW = replace(host(), vector_bits=128, registers=16)
 CHANNELS = (1, 2, 3, 5, 8, 16, 17, 20)
 
 
@@ -135,6 +137,41 @@ def test_gradients_of_weights_image_by_image(
 def test_depthwise(shape: tuple[int, int, int, int, int]) -> None:
     graph = depthwise(*shape)
     check(lower_graph(graph), graph, feed_of(graph, 3))
+
+
+@pytest.mark.parametrize(
+    ("columns", "target"),
+    [*((n, host()) for n in (2, 7, 16, 17, 32, 50, 97)), (17, NARROW), (34, NARROW)],
+)
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "pads"),
+    [(3, 1, 1, (1, 1)), (3, 2, 1, (0, 1)), (5, 2, 1, (2, 2)), (3, 1, 6, (9, 3)), (2, 1, 1, (0, 0))],
+)
+def test_rows_of_whole_vectors(
+    columns: int, kernel: int, stride: int, dilation: int, pads: tuple[int, int], target: Any
+) -> None:
+    """First, last and only vectors; taps that reach over one or two of them; no padding at all."""
+    reach = (kernel - 1) * dilation
+    width = max((columns - 1) * stride + reach + 1 - sum(pads), 1)
+    x = ops.input("x", "f32", ("batch", 2, 4 + reach, width))
+    w = ops.input("w", "f32", (2, 1, kernel, kernel))
+    y = convolve(x, w, (1, stride), ((1, 0), pads), (dilation,) * 2, 2)
+    g = ops.input("g", "f32", y.shape)
+    _, dw = differentiate(y, [x, w], g)
+    graph = Graph("rows", (x, w, g), {"y": ops.relu(y), "dw": dw})
+    check(lower_graph(graph, target=target), graph, feed_of(graph, 2))
+
+
+@pytest.mark.parametrize(("stride", "most"), [(1, 2 * 6 * 2), (2, 9 * 2)])
+def test_taps_share_the_vectors_of_a_row(stride: int, most: int) -> None:
+    """Two vectors of a row are read for each vector of results, for four rows of them at once."""
+    x = ops.input("x", "f32", ("batch", 4, 32, 32))
+    w = ops.input("w", "f32", (4, 1, 3, 3))
+    y = convolve(x, w, (stride, stride), ((1, 1), (1, 1)), (1, 1), 4)
+    lowered = lower_graph(Graph("depthwise", (x, w), {"y": y}), target=preset("avx512"))
+    (kernel,) = [f for f in lowered.module.split("define ") if "@k00" in f.splitlines()[0]]
+    vectors = [line for line in kernel.splitlines() if "<16 x float>" in line and "load" in line]
+    assert 0 < len(vectors) <= most
 
 
 def test_an_image_too_large_to_stage_whose_rows_are_a_prime_number() -> None:

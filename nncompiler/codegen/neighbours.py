@@ -1,0 +1,91 @@
+"""Takes a load of which others read the neighbours, gives it as whole vectors of a row, shuffled.
+
+    x[j - 1], x[j], x[j + 1]           two vectors at multiples of the lanes are loaded, once
+    ->  y0 = x[0 .. 15], y1 = x[16 .. 31]; lanes 1 .. 16 of y0 and y1 are x[j + 1]
+
+    x[2j - 1], x[2j], x[2j + 1]        of every second element the vectors of the even ones and the
+                                       odd ones, shifted in the same way
+
+Loads that begin between the lines of the cache take twice as long, and would be as many as taps.
+Lines are counted along the row, from where its guard begins: outside of it nothing is loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ir import scalar
+from ir.index import Guard, Index, Var
+from ir.scalar import Scalar
+from ir.types import i64
+from nncompiler.codegen.scope import Binding
+from nncompiler.codegen.values import Value, constant
+from nncompiler.schedule.pieces import decided
+
+if TYPE_CHECKING:
+    from nncompiler.codegen.expressions import Expressions
+
+LANE = "lane."  # the variable along a whole vector of a row
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A load at `step * var + start` of the coordinate that `guard` bounds."""
+
+    load: Scalar
+    guard: Guard
+    var: Var
+    step: int
+    start: int
+    lanes: int
+
+
+def load_shifted(x: Expressions, s: Scalar, var: Var, lanes: int) -> Value | None:
+    """The load in lanes of `var`, which begin at 0; None where it is no such load."""
+    row = _row_of(s, var, lanes)
+    if row is None:
+        return None
+    distance, phase = divmod(row.start, row.step)
+    block, shift = divmod(distance, lanes)
+    first = _every(x, row, block, phase)
+    if not shift:
+        return first
+    second = _every(x, row, block + 1, phase)
+    return x.e.shuffle(first, second, range(shift, shift + lanes))
+
+
+def _row_of(s: Scalar, var: Var, lanes: int) -> _Row | None:
+    guard = next((g for g in s.guards if var in g.value.variables), None)
+    if guard is None or s.args:
+        return None
+    step = guard.value.coefficient(var)
+    start = guard.value.substitute({var: Index()})
+    if step not in (1, 2) or step != s.index.coefficient(var) or start.terms:
+        return None
+    return _Row(s, guard, var, step, start.constant, lanes)
+
+
+def _every(x: Expressions, row: _Row, block: int, phase: int) -> Value:
+    """Every `step`-th element, from `phase` on, of as many vectors."""
+    first = row.step * row.lanes * block
+    found = [_whole(x, row, first + row.lanes * n) for n in range(row.step)]
+    if row.step == 1:
+        return found[0]
+    return x.e.shuffle(found[0], found[1], range(phase, row.step * row.lanes, row.step))
+
+
+def _whole(x: Expressions, row: _Row, place: int) -> Value:
+    """The vector from that coordinate on."""
+    lane, s = Var(LANE, row.lanes), row.load
+    start = {row.var: Index()}
+    move = Index.of(lane) + (place - row.start)
+    guards = tuple(
+        replace(g, value=g.value.substitute(start) + move) if g is row.guard else g
+        for g in s.guards
+    )
+    index = s.index.substitute(start) + move
+    x.bindings[LANE] = Binding(constant(0, i64), row.lanes)
+    value = x.evaluate(decided(scalar.load(s.name, index, s.dtype, guards=guards, fill=s.fill)))
+    del x.bindings[LANE]
+    return x.e.splat(value, row.lanes)
