@@ -2,9 +2,9 @@
 
     compile(..., options=Options(debug=True))
 
-    graph -> simplify, narrow -> fuse, lower -> place -> schedule -> emit, assemble
-      |         |                   |           |          |              |
-      NumPy     NumPy               kernels     kernels    loops          native code
+    graph -> simplify, narrow, layout -> fuse, lower -> place -> schedule -> emit, assemble
+      |         |                           |           |          |              |
+      NumPy     NumPy                       kernels     kernels    loops          native code
 
 Small random inputs run through each of these by the interpreters: outputs are compared with those
 of the first graph, what a kernel stores with NumPy's values of the last one. The verifiers
@@ -66,6 +66,7 @@ class Debugger:
             "graph": self.graph,
             "simplify": lambda graph: self.rewrite("simplify", graph),
             "narrow": lambda graph: self.rewrite("narrow", graph),
+            "layout": lambda graph: self.rewrite("layout", graph),
             "fuse": self.fuse,
             "place": self.place,
             "schedule": self.schedule,

@@ -1,6 +1,7 @@
 """Takes a graph, gives an artifact: the whole lowering on one page, in order.
 
-graph -> simplify -> narrow -> fuse -> place (lower) -> schedule -> emit -> assemble -> artifact
+graph -> simplify -> narrow -> layout -> fuse -> place (lower) -> schedule -> emit -> assemble
+    -> artifact
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from nncompiler.codegen.checks import Checks
 from nncompiler.codegen.llvm import assemble, host
 from nncompiler.codegen.target import Target
 from nncompiler.fuse import Fusion, fuse
+from nncompiler.layout import layout
 from nncompiler.memory import place
 from nncompiler.narrow import narrow
 from nncompiler.options import Options
@@ -79,14 +81,16 @@ def lower_graph(
     _show(observers, "simplify", simplified)
     narrowed = narrow(simplified)
     _show(observers, "narrow", narrowed)
-    fusion = fuse(narrowed)
+    laid = layout(narrowed, target)
+    _show(observers, "layout", laid)
+    fusion = fuse(laid)
     _show(observers, "fuse", fusion)
     storage = place(fusion)
     _show(observers, "place", storage)
     scheduled = tuple(Scheduled(*schedule(k, target, options)) for k in storage.kernels)
     _show(observers, "schedule", scheduled)
     plan, module = emit(
-        narrowed,
+        laid,
         storage,
         scheduled,
         target,

@@ -17,6 +17,7 @@ from nncompiler.codegen.llvm import host
 from nncompiler.compilation import compile_graph
 from nncompiler.debug import own_buffers
 from nncompiler.fuse import Fusion, fuse
+from nncompiler.layout import layout
 from nncompiler.lower import Names, lower
 from nncompiler.memory import Storage, place
 from nncompiler.narrow import narrow
@@ -35,7 +36,8 @@ def stages(graph: Graph) -> dict[str, Run]:
     """What runs the graph at each stage, by the stage's name; everything is compiled once."""
     simple = simplify(graph)
     columns = narrow(simple)
-    fusion = fuse(columns)
+    laid = layout(columns, host())
+    fusion = fuse(laid)
     if any(n.op.lowering is Lowering.SCAN for n in simple.nodes):
         return placed_stages(graph, simple, place(fusion))
     names = own_buffers(fusion)
@@ -43,7 +45,7 @@ def stages(graph: Graph) -> dict[str, Run]:
     session = Session(compile_graph(graph, options=Options(threads=1, cache=False)))
 
     def run_by(kernel_runner: Callable[..., None]) -> Run:
-        return lambda arrays: run_kernels(columns, fusion, names, kernels, kernel_runner, arrays)
+        return lambda arrays: run_kernels(laid, fusion, names, kernels, kernel_runner, arrays)
 
     target = host()
     functions = {kernel: schedule(kernel, target)[1] for kernel in kernels}
@@ -51,6 +53,7 @@ def stages(graph: Graph) -> dict[str, Run]:
         "graph": lambda arrays: run_graph(graph, arrays),
         "simplified": lambda arrays: run_graph(simple, arrays),
         "narrowed": lambda arrays: run_graph(columns, arrays),
+        "laid out": lambda arrays: run_graph(laid, arrays),
         "kernels": run_by(run_kernel),
         "loops": run_by(lambda kernel, *rest: run_function(functions[kernel], *rest)),
         "compiled": lambda arrays: session(arrays),

@@ -9,6 +9,7 @@ from nncompiler.codegen.target import Target
 from nncompiler.options import Options
 from nncompiler.schedule.apply import row_loops, scatter_loops
 from nncompiler.schedule.axes import join_short_axes, merge_axes
+from nncompiler.schedule.channels import channel_loops
 from nncompiler.schedule.contraction import as_product, plan_contraction
 from nncompiler.schedule.heuristics import choose_rows, kernel_lanes
 from nncompiler.schedule.partial import partial_loops
@@ -32,6 +33,9 @@ def schedule(
     partial = partial_loops(kernel, target)
     if partial is not None:
         return partial
+    by_image = channel_loops(kernel, target)
+    if by_image is not None:
+        return by_image
     kernel = join_short_axes(kernel)
     kernel = replace(kernel, schedule=choose_rows(kernel, target))
     return split_stages(kernel, row_loops(kernel), target)

@@ -54,13 +54,13 @@ class _Rows:
         self.outer = _nearest_last(kernel, _last(kernel.axes, name))
         self.inner = _last(kernel.reduce_axes, name)
         self.vector = next((v for v in (*self.outer, *self.inner) if v.name == name), None)
-        self.depths = {r.name: _depth(r.value, kernel.reductions) for r in kernel.reductions}
+        self.depths = {r.name: depth(r.value, kernel.reductions) for r in kernel.reductions}
         self.scratch: dict[Scalar, tuple[int, Buffer]] = {}
         self.stored: dict[Scalar, tuple[int, Write]] = {}
 
     def function(self) -> Function:
         body, outer = self._point(), self.outer
-        if outer and outer[-1] is self.vector and not self.kernel.reductions:
+        if outer and outer[-1] is self.vector and not (self.kernel.reductions or self.inner):
             outer, vector = outer[:-1], outer[-1]
             parts = pieces(self.kernel.writes, vector, self.lanes)
             body = tuple(self._vector_loop(v, tuple(stores(w))) for v, w in parts)
@@ -84,7 +84,7 @@ class _Rows:
 
     def _point(self) -> tuple[Stmt, ...]:
         """All work at one point of the parallel axes: a loop per depth, then the row's results."""
-        inner = [(self._depth_of(w.value), w) for w in self.kernel.writes if w.inner]
+        inner = [(self._level(w.value), w) for w in self.kernel.writes if w.inner]
         levels = sorted({*self.depths.values(), *(d for d, _ in inner)})
         self._choose_scratch(levels, inner)
         self._choose_stored(inner)
@@ -93,7 +93,7 @@ class _Rows:
             reductions = [r for r in self.kernel.reductions if self.depths[r.name] == level]
             for r in reductions:
                 body.append(Init(r.name, identity(r.combine, r.value.dtype)))
-            writes = [w for depth, w in inner if depth == level]
+            writes = [w for at, w in inner if at == level]
             body.extend(self._sweep(level, reductions, writes))
         body += stores([w for w in self.kernel.writes if not w.inner])
         return tuple(body)
@@ -141,7 +141,7 @@ class _Rows:
         if length > SCRATCH_LIMIT:
             return
         passes = [(self.depths[r.name], r.value) for r in self.kernel.reductions]
-        passes += [(depth, w.value) for depth, w in writes]
+        passes += [(level, w.value) for level, w in writes]
         made: dict[Scalar, int] = {}  # value -> the first pass that computes it
         for level in levels:
             values = [value for at, value in passes if at == level]
@@ -220,15 +220,15 @@ class _Rows:
 
         return scalar.rewrite(value, rule)
 
-    def _depth_of(self, value: Scalar) -> int:
-        return _depth(value, self.kernel.reductions)
+    def _level(self, value: Scalar) -> int:
+        return depth(value, self.kernel.reductions)
 
 
-def _depth(value: Scalar, reductions: tuple[Reduction, ...]) -> int:
+def depth(value: Scalar, reductions: tuple[Reduction, ...]) -> int:
     """How many passes over the row must be finished before `value` can be computed."""
     by_name = {r.name: r for r in reductions}
     used = [s.name for s in scalar.walk([value]) if s.kind == "ref" and s.name in by_name]
-    return max((1 + _depth(by_name[u].value, reductions) for u in used), default=0)
+    return max((1 + depth(by_name[u].value, reductions) for u in used), default=0)
 
 
 def _last(axes: tuple[Var, ...], name: str) -> tuple[Var, ...]:

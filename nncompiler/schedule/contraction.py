@@ -62,6 +62,7 @@ from nncompiler.schedule.winograd_weights import find_gradient, gradient_pays, p
 
 SCATTER_COST = 30.0  # cycles of a vector that is written or read at a distance
 COPY_ROWS = 4.0  # a packed operand costs as much as so many rows of the product
+LONG_ROWS = 16  # fill tiles of any height
 TURN_COST = 8.0  # the same where a block of the result is turned before it is written
 
 
@@ -194,12 +195,15 @@ def _roles(kernel: Kernel, target: Target) -> tuple[Var, Var, Scalar, Scalar, fl
     if not rows and rhs.index.coefficient(n) != 1:
         return None  # a matrix times a vector: a dot product per row
     near = near_axes(kernel, n, size_of(n.extent))
-    m = max(
-        rows,
-        key=lambda v: (v in near, size_of(v.extent)),
-        default=Var("one", 1),
-    )
+    m = max(rows, key=lambda v: _as_rows(v, lhs, v in near), default=Var("one", 1))
     return m, n, lhs, rhs, cost
+
+
+def _as_rows(v: Var, lhs: Scalar, is_near: bool) -> tuple[bool, bool, int, int]:
+    """The greatest is best: rows that fill tiles for certain, not images of a batch, which lie far
+    apart; many of them; neighbours."""
+    is_long = isinstance(v.extent, int) and v.extent >= LONG_ROWS
+    return is_near, is_long, size_of(v.extent), -(lhs.index.coefficient(v) or 0)
 
 
 def _column_cost(n: Var, rhs: Scalar, kernel: Kernel, lanes: int) -> float:

@@ -56,18 +56,45 @@ class _Copy:
         self.name, self.target, self.lanes = name, target, lanes
         together = [n for n, p in enumerate(order) if p.unit == 1 and isinstance(p.extent, int)]
         self.along = together[0] if together else len(order) - 1
+        self.pieces = _pieces(order[self.along])
+        if len(order) > 1 and self._are_neighbours:
+            self._join()
 
     def loops(self) -> tuple[Stmt, ...]:
         """Loops over all axes but the one along memory, whose border of zeros is no part of what
         is read."""
-        place = self.order[self.along]
-        pieces = [self._piece(*piece) for piece in _pieces(place)]
+        pieces = [self._piece(*piece) for piece in self.pieces]
         axes = [v for n, v in enumerate(self.axes) if n != self.along]
         if pieces and self._is_turned:
             axes.pop()
         for v in reversed(axes):
             pieces = [For(v, "serial", 1, tuple(pieces))]
         return tuple(pieces)
+
+    @property
+    def _are_neighbours(self) -> bool:
+        """Do the channels of a point lie beside those of the next one, in memory as in the copy?"""
+        outer, inner = self.order[-2:]
+        is_static = all(isinstance(p.extent, int) for p in (outer, inner))
+        if self._is_turned or inner.unit != 1 or inner.guard or not is_static:
+            return False
+        return outer.unit == inner.extent and all(known is not None for *_, known in _pieces(outer))
+
+    def _join(self) -> None:
+        """One axis along memory over points and their channels, a border of zeros at its ends."""
+        (outer, inner), (point, channel) = self.order[-2:], self.axes[-2:]
+        each = inner.extent
+        assert isinstance(each, int) and isinstance(outer.extent, int)
+        joined = Var(channel.name, outer.extent * each)
+        self.target = self.target.substitute({point: Index(), channel: Index.of(joined)})
+        self.order = (*self.order[:-2], Place((*outer.terms, *inner.terms), 1, outer.guard))
+        self.axes = (*self.axes[:-2], joined)
+        self.along = len(self.order) - 1
+        self.pieces = [
+            (start * each, count * each, known)
+            for start, count, known in _pieces(outer)
+            if isinstance(count, int)
+        ]
 
     @property
     def _is_turned(self) -> bool:

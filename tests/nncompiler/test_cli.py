@@ -12,6 +12,7 @@ import networkx as nx
 import pytest
 
 from nncompiler.__main__ import main
+from nncompiler.stages import STAGES
 from tests.networks import classifier, compiled, neurons, two_inputs
 
 
@@ -36,7 +37,7 @@ def test_demo_learns_the_digits(capsys: pytest.CaptureFixture[str]) -> None:
     assert accuracy >= 97
     assert "steps/s" in out
     assert "loss" in out
-    for stage in ("graph", "gradient", "simplified", "kernels", "loops", "llvm", "assembly"):
+    for stage in STAGES:
         assert f"--- stage {stage} (" in out
 
 

@@ -136,7 +136,17 @@ def test_wrong_native_code_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_pass_is_shown_once_in_order() -> None:
     seen: list[tuple[str, object]] = []
     build(small_graph(), observers=[lambda stage, value: seen.append((stage, value))])
-    stages = ["graph", "simplify", "narrow", "fuse", "place", "schedule", "emit", "assemble"]
+    stages = [
+        "graph",
+        "simplify",
+        "narrow",
+        "layout",
+        "fuse",
+        "place",
+        "schedule",
+        "emit",
+        "assemble",
+    ]
     assert [stage for stage, _ in seen] == stages
     scheduled = dict(seen)["schedule"]
     assert isinstance(scheduled, tuple) and all(isinstance(s, Scheduled) for s in scheduled)
