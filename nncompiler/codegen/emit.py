@@ -43,6 +43,7 @@ class Emitter:
         self.declarations: dict[str, None] = {} if declarations is None else declarations
         self.block = "entry"
         self._scopes: list[dict[str, str]] = [{}]
+        self._opaque: dict[str, Value] = {}
         self._count = 0
 
     # Lines, labels and scopes
@@ -267,6 +268,19 @@ class Emitter:
         other = f"{a.type} poison" if b is None else b.typed
         text = f"shufflevector {a.typed}, {other}, <{len(picked)} x i32> <{mask}>"
         return self.value(text, a.dtype, len(picked))
+
+    def opaque(self, a: Value) -> Value:
+        """A real constant, made on entry, that no instruction is chosen for; other values as they
+        are."""
+        if not (a.is_constant and a.dtype.is_float):
+            return a
+        if a.typed not in self._opaque:
+            name, kind = self.new_name("opaque"), suffix(a.dtype, a.lanes)
+            self.declare(f"declare {a.type} @llvm.arithmetic.fence.{kind}({a.type})")
+            call = f"call {a.type} @llvm.arithmetic.fence.{kind}({a.typed})"
+            self.entry.append(f"  {name} = {call}")
+            self._opaque[a.typed] = Value(name, a.dtype, a.lanes)
+        return self._opaque[a.typed]
 
     # Memory
 

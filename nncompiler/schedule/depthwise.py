@@ -40,7 +40,7 @@ from nncompiler.schedule.heuristics import fitting_lanes
 from nncompiler.schedule.results import sum_of
 from nncompiler.schedule.tiling import at
 
-MOST_ROWS = 4  # rows of the result that are computed at once
+MOST_ROWS, FEW_ROWS = (4, 7), 3  # of the result, computed at once; fewer read memory too often
 SHIFTED = "shifted vector"  # the loops over a vector of columns
 
 
@@ -110,10 +110,8 @@ def plan_depthwise(kernel: Kernel, site: Depthwise, target: Target) -> tuple[Ker
     column = site.spots[-1]
     lanes = fitting_lanes(column.extent, target.lanes(site.image.dtype))
     rows = site.spots[-2] if len(site.spots) > 1 else Var("one", 1)
-    extent = rows.extent
-    assert isinstance(extent, int)
-    height = max(n for n in range(1, MOST_ROWS + 1) if extent % n == 0)
-    block = Var(f"{rows.name}_rows", extent // height)
+    height, blocks = _rows_at_once(rows)
+    block = Var(f"{rows.name}_rows", blocks)
     points = [Index.of(block) * height + t for t in range(height)]
     plan = _gradient if site.is_gradient else _results
     body = plan(kernel, site, _within_row(site), rows, points)
@@ -134,6 +132,15 @@ def plan_depthwise(kernel: Kernel, site: Depthwise, target: Target) -> tuple[Ker
     )
     function = Function(kernel.label, kernel.buffers, tuple(stmts))
     return replace(kernel, schedule=schedule), function
+
+
+def _rows_at_once(rows: Var) -> tuple[int, int]:
+    """How many, and how often: rows that are a multiple of few numbers allow some more."""
+    extent = rows.extent
+    assert isinstance(extent, int)
+    few, more = (max(n for n in range(1, most + 1) if extent % n == 0) for most in MOST_ROWS)
+    height = few if few >= FEW_ROWS else more
+    return height, extent // height
 
 
 def _within_row(site: Depthwise) -> Scalar:
