@@ -9,16 +9,23 @@ is computed once; so a norm after a convolution costs a bias. Results change by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from ir import ops
-from ir.graph import Graph, Node, make, rebuild, rewrite
+from ir.graph import Graph, Node, rebuild, rewrite
 from ir.ops.contraction import parse_spec
+from ir.types import multiply
 from nncompiler.rules.match import spread
 
 Axes = tuple[int, ...]
 ARITHMETIC = ("add", "sub", "mul", "div")
+
+
+def absorb(graph: Graph, fixed: Set[Node]) -> Graph:
+    """Chains of steps with fixed values as one factor and one shift at most, and the factors of
+    contractions in their fixed operands."""
+    return _Absorber(graph, fixed).run()
 
 
 @dataclass(frozen=True)
@@ -32,86 +39,105 @@ class _Step:
     x_first: bool
 
 
-def absorb(graph: Graph, fixed: Set[Node]) -> Graph:
-    """Chains of steps with fixed values as one factor and one shift at most, and the factors of
-    contractions in their fixed operands."""
-    outputs = set(graph.outputs.values())
-    chains: dict[Node, list[_Step]] = {}
-    inner: set[Node] = set()
-    for node in reversed(graph.nodes):
-        if node in inner:
-            continue
-        chain = list(_chain(node, graph, fixed, outputs))
-        if chain:
-            chains[node] = chain
-            inner |= {step.x for step in chain[:-1]}
+class _Absorber:
+    def __init__(self, graph: Graph, fixed: Set[Node]) -> None:
+        self.graph, self.fixed = graph, fixed
+        self.outputs = set(graph.outputs.values())
+        self.new: dict[Node, Node] = {}
 
-    new: dict[Node, Node] = {}  # a chain is rebuilt on what has become of its first operand
+    def run(self) -> Graph:
+        chains: dict[Node, list[_Step]] = {}
+        inner: set[Node] = set()
+        for node in reversed(self.graph.nodes):
+            if node not in inner and (chain := list(self._chain(node))):
+                chains[node] = chain
+                inner |= {step.x for step in chain[:-1]}
 
-    def rule(node: Node, inputs: tuple[Node, ...]) -> Node:
-        found = None
-        if node in chains:
-            found = _joined(chains[node], graph, fixed, outputs, new.__getitem__)
-        new[node] = rebuild(node, inputs) if found is None else found
-        return new[node]
+        def rule(node: Node, inputs: tuple[Node, ...]) -> Node:
+            found = self._joined(chains[node]) if node in chains else None
+            self.new[node] = rebuild(node, inputs) if found is None else found
+            return self.new[node]
 
-    return rewrite(graph, rule)
+        return rewrite(self.graph, rule)
 
+    # ------------------------------------------------------------ chains
 
-def _chain(node: Node, graph: Graph, fixed: Set[Node], outputs: Set[Node]) -> Iterator[_Step]:
-    """The steps that lead to the node, last one first; all but it are read by the next alone."""
-    axes: Axes = ()
-    while (step := _step(node, fixed)) is not None:
-        if step.axes and axes and step.axes != axes:
-            return
-        axes = axes or step.axes
-        yield step
-        node = step.x
-        if len(graph.users[node]) != 1 or node in outputs:
-            return
+    def _chain(self, node: Node) -> Iterator[_Step]:
+        """The steps that lead to the node, last one first; each is read by the next alone."""
+        axes: Axes = ()
+        while (step := self._step(node)) is not None:
+            if step.axes and axes and step.axes != axes:
+                return
+            axes = axes or step.axes
+            yield step
+            node = step.x
+            if not self._is_alone(node):
+                return
 
-
-def _step(node: Node, fixed: Set[Node]) -> _Step | None:
-    if node.op.name not in ARITHMETIC or node in fixed or not node.dtype.is_float:
-        return None
-    a, b = node.inputs
-    for x, value, x_first in ((a, b, True), (b, a, False)):
-        if value.op.name != "broadcast" or not _is_known(value.inputs[0], fixed):
-            continue
-        if x_first or node.op.name != "div":
-            return _Step(node.op.name, x, value.inputs[0], value.attrs["axes"], x_first)
-    return None
-
-
-def _is_known(value: Node, fixed: Set[Node]) -> bool:
-    return value in fixed or value.op.name == "constant"
-
-
-def _joined(
-    chain: list[_Step],
-    graph: Graph,
-    fixed: Set[Node],
-    outputs: Set[Node],
-    now: Callable[[Node], Node],
-) -> Node | None:
-    """The chain's value by one factor and one shift; None where it has no more than that."""
-    factor: Node | None = None
-    shift: Node | None = None
-    for step in reversed(chain):
-        factor, shift = _after(step, factor, shift)
-    first = chain[-1].x
-    axes = max((step.axes for step in chain), key=len)
-    y = now(first)
-    if factor is not None:
-        alone = len(graph.users[first]) == 1 and first not in outputs
-        scaled = _scaled(first, y, factor, axes, fixed) if alone else None
-        needed = (scaled is None) + (shift is not None)
-        if needed >= len(chain):
+    def _step(self, node: Node) -> _Step | None:
+        if node.op.name not in ARITHMETIC or node in self.fixed or not node.dtype.is_float:
             return None
-        y = y * spread(factor, y.shape, axes if factor.ndim else ()) if scaled is None else scaled
-    elif len(chain) < 2:
+        a, b = node.inputs
+        for x, value, x_first in ((a, b, True), (b, a, False)):
+            if value.op.name != "broadcast" or not self._is_known(value.inputs[0]):
+                continue
+            if x_first or node.op.name != "div":
+                return _Step(node.op.name, x, value.inputs[0], value.attrs["axes"], x_first)
         return None
-    return y if shift is None else y + spread(shift, y.shape, axes if shift.ndim else ())
+
+    def _is_known(self, value: Node) -> bool:
+        return value in self.fixed or value.op.name == "constant"
+
+    def _is_alone(self, node: Node) -> bool:
+        """Has the node one reader and no other use?"""
+        return len(self.graph.users[node]) == 1 and node not in self.outputs
+
+    # ------------------------------------------------------------ what they become
+
+    def _joined(self, chain: list[_Step]) -> Node | None:
+        """The chain's value by one factor and one shift; None where it has no more than that."""
+        factor: Node | None = None
+        shift: Node | None = None
+        for step in reversed(chain):
+            factor, shift = _after(step, factor, shift)
+        first = chain[-1].x
+        axes = max((step.axes for step in chain), key=len)
+        y = self.new[first]
+        if factor is not None:
+            at = axes if factor.ndim else ()
+            scaled = self._scaled(first, factor, at)
+            needed = (scaled is None) + (shift is not None)
+            if needed >= len(chain):
+                return None
+            y = y * spread(factor, y.shape, at) if scaled is None else scaled
+        elif len(chain) < 2:
+            return None
+        return y if shift is None else y + spread(shift, y.shape, axes if shift.ndim else ())
+
+    def _scaled(self, old: Node, factor: Node, axes: Axes) -> Node | None:
+        """What is now computed for a contraction, or for one whose axes were joined (groups of
+        channels), with the factor in its fixed operand; None where that is not possible."""
+        node = self.new[old]
+        if not self._is_alone(old) or node.op.name != old.op.name:
+            return None
+        if old.op.name == "reshape":
+            split = _split(old, axes)
+            if split is None:
+                return None
+            thin = ops.reshape(factor, tuple(old.inputs[0].shape[a] for a in split))
+            inner = self._scaled(old.inputs[0], thin, split)
+            return None if inner is None else rebuild(node, (inner,))
+        if old.op.name != "contract":
+            return None
+        left, right, out = parse_spec(node.attrs["spec"])
+        letters = [out[a] for a in axes]
+        for number, own in enumerate((left, right)):
+            if old.inputs[number] in self.fixed and all(c in own for c in letters):
+                w = node.inputs[number]
+                inputs = list(node.inputs)
+                inputs[number] = w * spread(factor, w.shape, tuple(own.index(c) for c in letters))
+                return rebuild(node, tuple(inputs))
+        return None
 
 
 def _after(step: _Step, factor: Node | None, shift: Node | None) -> tuple[Node | None, Node | None]:
@@ -131,17 +157,21 @@ def _after(step: _Step, factor: Node | None, shift: Node | None) -> tuple[Node |
     return (inverse if factor is None else factor / v), None if shift is None else shift / v
 
 
-def _scaled(old: Node, node: Node, factor: Node, axes: Axes, fixed: Set[Node]) -> Node | None:
-    """The contraction with the factor in its fixed operand, where each axis is that operand's."""
-    if old.op.name != "contract" or node.op.name != "contract":
-        return None
-    left, right, out = parse_spec(node.attrs["spec"])
-    letters = [out[a] for a in axes] if factor.ndim else []
-    for number, (own, other) in enumerate(((left, right), (right, left))):
-        if old.inputs[number] not in fixed or any(c not in own or c in other for c in letters):
-            continue
-        w = node.inputs[number]
-        inputs = list(node.inputs)
-        inputs[number] = w * spread(factor, w.shape, tuple(own.index(c) for c in letters))
-        return make(node.op, *inputs, **node.attrs)
-    return None
+def _split(view: Node, axes: Axes) -> Axes | None:
+    """The axes of a reshape's operand that the given ones of its result are made of, of known
+    lengths and in the same order; None where one of them is made of parts of others."""
+    (x,) = view.inputs
+    found: list[int] = []
+    for a in axes:
+        step, extent = view.type.strides[a], view.shape[a]
+        if not isinstance(extent, int):
+            return None
+        within = [
+            b
+            for b, (stride, dim) in enumerate(zip(x.type.strides, x.shape, strict=True))
+            if dim != 1 and step <= stride < step * extent
+        ]
+        if multiply(x.shape[b] for b in within) != extent:
+            return None
+        found += within
+    return tuple(found)

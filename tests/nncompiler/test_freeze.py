@@ -246,6 +246,16 @@ def test_every_arithmetic_step_is_absorbed() -> None:
     assert per_element(absorbed(y / k)) == 0
 
 
+def test_a_norm_behind_groups_of_channels_is_a_bias() -> None:
+    windows = ops.reshape(ops.window(X, (2, 3), (3, 3)), ("batch", 2, 1, 3, 3, 3, 3))
+    thin = ops.slice_(W, (0, 0, 0, 0), (4, 1, 3, 3), (1, 1, 1, 1))
+    grouped = ops.contract(windows, ops.reshape(thin, (2, 2, 1, 3, 3)), "bgchwij,gfcij->bgfhw")
+    y = ops.reshape(grouped, ("batch", 4, 3, 3))
+    assert per_element(absorbed((y - channels(M, y)) * channels(K, y) + channels(B, y))) == 1
+    part = ops.reshape(conv(X, W), ("batch", 2, 6, 3))  # not whole channels
+    assert per_element(absorbed(part * channels(ops.slice_(K, (0,), (2,), (1,)), part))) == 1
+
+
 def test_a_norm_of_what_is_no_product_is_a_factor_and_a_shift() -> None:
     y = ops.relu(conv(X, W))
     m, k, b = (channels(v, y) for v in (M, K, B))
