@@ -142,27 +142,23 @@ def torch_runs(model: nnc.Model, x: Array, *, compiled: bool) -> dict[str, Run]:
     if x.ndim == 4:
         runs["torch, channels last"] = partial(call, near.walk, last)
     if compiled:
-        import torch._inductor.config as config
-
-        config.freezing = True
-
-        class Module(torch.nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                for n, t in plain.tensors.items():
-                    self.register_parameter(n.replace(".", "_"), torch.nn.Parameter(t, False))
-
-            def forward(self, x: Any) -> Any:
-                own = Torch(model)
-                own.tensors = {n: getattr(self, n.replace(".", "_")) for n in plain.tensors}
-                return own.walk(x)
-
-        def without_gradients(run: Callable[[Any], Any], data: Any) -> Any:
-            with torch.no_grad():
-                return run(data)
-
-        runs["torch.compile"] = partial(without_gradients, torch.compile(Module().eval()), given)
+        runs["torch.compile"] = partial(call, compiled_by_torch(plain), given)
     return runs
+
+
+def compiled_by_torch(layers: Torch) -> Callable[[Any], Any]:
+    """The layers as one flat module, compiled with its weights as constants."""
+    import torch
+
+    class Whole(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return layers.walk(x)
+
+    flat = torch.fx.symbolic_trace(Whole())
+    for name, tensor in list(flat.named_buffers()):
+        delattr(flat, name)
+        flat.register_parameter(name, torch.nn.Parameter(tensor, requires_grad=False))
+    return torch.compile(flat.eval(), options={"freezing": True})
 
 
 class Onnx(Layers):
