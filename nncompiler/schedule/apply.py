@@ -105,8 +105,8 @@ class _Rows:
         body: list[Stmt] = []
         for value, (first, buffer) in self.scratch.items():
             if first == level:
-                kept = self._use_scratch(value, level, itself=False)
-                body.append(Store(buffer.name, self._scratch_index(), kept))
+                row = self._use_scratch(value, level)
+                body.append(Store(buffer.name, self._scratch_index(), row))
         for r in reductions:
             body.append(Accumulate(r.name, r.combine, self._use_scratch(r.value, level)))
         body += stores([replace(w, value=self._use_scratch(w.value, level)) for w in writes])
@@ -203,7 +203,9 @@ class _Rows:
         lane = Index(((Remainder(Index.of(self.vector), self.lanes), 1),))
         return Index.of(axis) * self.lanes + lane
 
-    def _use_scratch(self, value: Scalar, level: int, itself: bool = True) -> Scalar:
+    def _use_scratch(self, value: Scalar, level: int) -> Scalar:
+        """The value, with what an earlier pass has kept read from where it is; what this very pass
+        keeps is still in registers."""
         if not self.scratch and not self.stored:
             return value
 
@@ -212,10 +214,8 @@ class _Rows:
                 write = self.stored[s][1]
                 return scalar.load(write.buffer, write.index, s.dtype)
             kept = self.scratch.get(s)
-            if kept is None or level < kept[0] or (s is value and not itself):
+            if kept is None or level <= kept[0]:
                 return None
-            if level == kept[0] and itself:
-                return None  # computed in this very pass: still in a register
             return scalar.load(kept[1].name, self._scratch_index(), s.dtype)
 
         return scalar.rewrite(value, rule)

@@ -117,3 +117,20 @@ def test_padding_of_what_rows_share() -> None:
     feed = {"x": values, "s": np.array([1.0, -2.0, 0.5], np.float32)}
     for name, expected in run_graph(graph, feed).items():
         np.testing.assert_allclose(found(feed)[name], expected, rtol=1e-5, err_msg=name)
+
+
+def test_a_pass_may_keep_a_value_and_what_it_was_computed_from() -> None:
+    """What was normalized is read again by itself and within the deviation from its mean: neither
+    is read before it is there."""
+    g = nx.DiGraph()
+    g.add_node("x", op="input", shape=("batch", 8, 7, 6))
+    g.add_node("one", op="batch_norm", activation="relu")
+    g.add_node("two", op="group_norm", groups=8)
+    g.add_node("y", op="mul")
+    nx.add_path(g, ["x", "one", "two", "y"])
+    g.add_edge("one", "y")
+    model = nnc.compile(g, dtype="float64", options=Options(cache=False))
+    functions = [s.function for s in lower_graph(model.program("forward").graph).scheduled]
+    assert max(sum(b.name.startswith("row") for b in f.scratch) for f in functions) == 2
+    x = np.random.default_rng(0).normal(size=(3, 8, 7, 6))
+    assert model.compare(x).worst < 1e-12
