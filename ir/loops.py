@@ -22,13 +22,12 @@ function = Function(label, buffers, body, scratch, workspace, splits, whens)
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import product
 from typing import Any
 
 from ir import scalar
 from ir.index import Index, Var
-from ir.record import dataclass
 from ir.scalar import Scalar
 from ir.sparse_loops import PairSums, Sparse, Sweep
 from ir.types import Dim, DType, Extent, bind_dim
@@ -292,6 +291,7 @@ class Tile:
     taller leave over. `lanes` * `vectors` columns are computed at a time; of a `dot` tile, whose
     lanes run over the last of the k axes, `vectors` columns are. Where there is a `slice` (s,
     length), the first of the k axes runs over s .. s + length alone, and not beyond its extent.
+    Every register tile asks for what stands in `ahead`, with its own first m and n.
     """
 
     m: Var
@@ -307,6 +307,7 @@ class Tile:
     unroll: int
     dot: bool = False
     slice: tuple[Var, int] | None = None
+    ahead: tuple[Prefetch, ...] = ()
 
     @property
     def columns(self) -> int:
@@ -396,8 +397,10 @@ def statements(body: Iterable[Stmt]) -> Iterator[Stmt]:
     for stmt in body:
         yield stmt
         match stmt:
-            case For(body=inner) | Tile(epilogue=inner):
+            case For(body=inner):
                 yield from statements(inner)
+            case Tile(epilogue=inner, ahead=ahead):
+                yield from statements((*ahead, *inner))
 
 
 def structure(function: Function) -> tuple[Any, ...]:

@@ -167,6 +167,9 @@ def _tile(tile: Tile, indent: str) -> Iterator[str]:
         columns = f"{tile.vectors} (dots of {tile.lanes} lanes)"
     yield f"{indent}// micro-kernel: {heights} rows x {columns} columns, unroll {tile.unroll}"
     yield f"{indent}tile for ({_ranges((tile.m, tile.n))}) {{"
+    if tile.ahead:
+        yield f"{indent}  // once for all rows and columns that are computed at a time"
+        yield from _lines(tile.ahead, indent + "  ")
     yield f"{indent}  {tile.lhs.dtype} {tile.acc} = 0;"
     product = f"{render(tile.lhs)} * {render(tile.rhs)}"
     ranges = _ranges(tile.k)

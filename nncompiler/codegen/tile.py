@@ -3,6 +3,7 @@
 for each block of columns:  for each block of rows:
     acc[row][vector] = 0
     for k (unrolled):  acc[row][vector] += broadcast(lhs[row, k]) * rhs[k, vector]
+    ask for what is wanted next
     epilogue on acc
 """
 
@@ -97,6 +98,8 @@ class _Tiles(Blocks):
             half = len(sums) // 2
             pairs = zip(sums[:half], sums[half:], strict=True)
             sums = [self.e.add(a, b) for a, b in pairs]
+        with self.w.bound(self.t.m, Binding(m)), self.w.bound(self.t.n, Binding(n)):
+            self.w.block(self.t.ahead)  # loads of the sums do not wait behind these
         if height * vectors * self.epilogue_cost <= WRITTEN_OUT or height == 1:
             for row in range(height):
                 here = self.e.add(m, constant(row, i64))

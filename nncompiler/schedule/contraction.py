@@ -53,10 +53,11 @@ from nncompiler.schedule.heuristics import (
     size_of,
     tile_rows,
 )
-from nncompiler.schedule.images import plan_columns, plan_images, plan_whole, windowed
+from nncompiler.schedule.images import plan_columns, plan_images, plan_whole, spread, windowed
 from nncompiler.schedule.pack import moves, nest, nest_all, pack
 from nncompiler.schedule.results import results, row_major, sum_of
 from nncompiler.schedule.transforms import BY_RESULTS, Transforms
+from nncompiler.schedule.unfolded import plan_unfolded
 from nncompiler.schedule.winograd import find_site, not_too_large, pays, plan_winograd
 from nncompiler.schedule.winograd_weights import find_gradient, gradient_pays, plan_gradient
 
@@ -70,7 +71,9 @@ def plan_contraction(kernel: Kernel, target: Target, options: Options) -> tuple[
     """The scheduled kernel and its loops."""
     number = windowed(kernel)
     if number is None:
-        return plan_product(kernel, target)
+        number = spread(kernel)
+        found = None if number is None else _by_image(kernel, number, target)
+        return found or plan_product(kernel, target)
     transforms = BY_RESULTS.get(options.winograd)
     fast = transforms and _by_fewer_products(kernel, number, transforms, target)
     if fast:
@@ -78,10 +81,9 @@ def plan_contraction(kernel: Kernel, target: Target, options: Options) -> tuple[
     depthwise = find_depthwise(kernel, number, target)
     if depthwise is not None:
         return plan_depthwise(kernel, depthwise, target)
-    gradient = find_image_gradient(kernel, number)
-    by_image = gradient and plan_image_gradient(kernel, gradient, target)
-    if by_image:
-        return by_image
+    found = _by_image(kernel, number, target)
+    if found is not None:
+        return found
     operand = kernel.reductions[0].value.args[number]
     roles = _roles(kernel, target)
     # lanes along a staged image only where they are neighbours
@@ -92,6 +94,13 @@ def plan_contraction(kernel: Kernel, target: Target, options: Options) -> tuple[
     if found is None and operand.guards:
         return plan_whole(kernel, number, plan=plan, target=target)
     return found or plan_product(kernel, target)
+
+
+def _by_image(kernel: Kernel, number: int, target: Target) -> tuple[Kernel, Function] | None:
+    """The gradient of weights, or a convolution with strides, where that is what it is."""
+    gradient = find_image_gradient(kernel, number)
+    by_image = gradient and plan_image_gradient(kernel, gradient, target)
+    return by_image or plan_unfolded(kernel, number, plan=plan_product, target=target)
 
 
 def _by_fewer_products(
@@ -320,9 +329,17 @@ class _Loops:
             tile_rows(self.m.extent, self.height, stream=self._is_stream),
             self.width // self.lanes,
             self.lanes,
-            self.unroll,
+            self._steps_written_out,
             slice=slice,
         )
+
+    @property
+    def _steps_written_out(self) -> int:
+        """As many as are scheduled, or all where the code of those left over would be as long."""
+        last = self.summed[-1].extent
+        if isinstance(last, int) and self.unroll < last < 2 * self.unroll:
+            return last
+        return self.unroll
 
     @property
     def _is_stream(self) -> bool:

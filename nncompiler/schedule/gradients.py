@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ir import scalar
 from ir.index import Index, Var
 from ir.loops import Buffer, Function, Kernel, Stmt, Store, Tile, TileBy, Vectorize
 from ir.places import Place, places
-from ir.record import dataclass
 from ir.scalar import Scalar
 from ir.types import Extent, multiply
 from nncompiler.codegen.target import Target
@@ -63,12 +62,12 @@ def find_image_gradient(kernel: Kernel, number: int) -> Gradient | None:
     channels = [v for v in own if v in alone]
     filters = [v for v in by_var if v in kernel.axes and v not in terms]
     summed = [v for v in terms if v in kernel.reduce_axes]
-    images = [v for v in summed if v in alone]
+    taps = tuple(v for v in kernel.axes if v in own and v not in channels)
+    images = [v for v in summed if v in alone][: None if taps else 1]
     if len(channels) != 1 or len(filters) != 1 or len(images) > 1 or len(by_var) != len(others):
         return None
     (channel,), (filter,) = channels, filters
     spots = tuple(v for v in summed if v not in images)
-    taps = tuple(v for v in kernel.axes if v in own and v != channel)
     is_whole = {*own, filter} == set(kernel.axes) and set(summed) == set(kernel.reduce_axes)
     if not is_whole or set(by_var) != {filter, *summed}:
         return None
@@ -79,14 +78,14 @@ def find_image_gradient(kernel: Kernel, number: int) -> Gradient | None:
         or size_of(filter.extent) < LEAST_FILTERS
         or math.prod(size_of(v.extent) for v in spots) < LEAST_SPOTS
     )
-    if small or not spots or not taps:
+    if small or not spots:
         return None
     last = [p for p in found if p.terms[0][0] == channel]
     ways = [p for p in found if p not in last and not set(images) & {v for v, _ in p.terms}]
     return Gradient(
         image,
         other,
-        (*ways, *last),
+        (*ways, *last) if last[0].unit == 1 else (*last, *ways),
         (*(by_var[v] for v in spots), by_var[filter]),
         channel,
         filter,

@@ -22,7 +22,7 @@ from ir.loops import Buffer, For, Function, Kernel, Stmt, Store, Tile, Transpose
 from ir.places import Place, places, without
 from ir.scalar import Scalar
 from nncompiler.codegen.target import Target
-from nncompiler.schedule.ahead import ask_ahead
+from nncompiler.schedule.ahead import ask_ahead, lines_of
 from nncompiler.schedule.axes import map_kernel_indices
 from nncompiler.schedule.heuristics import size_of
 from nncompiler.schedule.staging import stage
@@ -45,6 +45,16 @@ def windowed(kernel: Kernel) -> int | None:
     return None
 
 
+def spread(kernel: Kernel) -> int | None:
+    """Which operand has no two values that are neighbours in memory, the first such one."""
+    (reduction,) = kernel.reductions
+    for number, operand in enumerate(reduction.value.args):
+        found = places(operand) if operand.kind == "load" else None
+        if found and all(p.unit != 1 for p in found):
+            return number
+    return None
+
+
 def plan_images(
     kernel: Kernel, number: int, *, last: bool, plan: Plan, target: Target
 ) -> tuple[Kernel, Function] | None:
@@ -53,7 +63,7 @@ def plan_images(
     `number` says which operand is windowed, `last` whether the channels, which are summed, stand
     last in the copy.
     """
-    if not _is_image(kernel, places(_operand(kernel, number)) or []):
+    if not _is_image(kernel, places(operand_of(kernel, number)) or []):
         return None
     cut = _cut_rows(kernel, number)
     blocks = [v for v in cut.axes if v not in kernel.axes and v.name.endswith(BLOCK)]
@@ -71,13 +81,15 @@ def plan_columns(
             y[i, m, block] = contraction of w[m, k] with staged
     """
     block, column = Var(f"{n.name}{BLOCK}", size_of(n.extent) // width), Var(n.name, width)
-    cut = _cut(kernel, n, block, column)
-    operand = _operand(cut, number)
+    cut = cut_axis(kernel, n, block, column)
+    operand = operand_of(cut, number)
     around = [v for v in cut.axes if v != column and v in operand.index.variables]
+    steps = ((v, operand.index.coefficient(v) or 0) for v in kernel.reduce_axes)
+    walk = [*((size_of(v.extent), step) for v, step in steps if step), lines_of(width, operand)]
 
     def ahead(inner: Kernel, target: Target) -> tuple[Kernel, Function]:
         planned, function = plan(inner, target)
-        body = ask_ahead(function.body, operand, around, f"staged{number}")
+        body = ask_ahead(function.body, operand, around, walk, f"staged{number}")
         return planned, replace(function, body=body)
 
     return _in_blocks(kernel, cut, number, [block], last=False, plan=ahead, target=target)
@@ -94,7 +106,7 @@ def _in_blocks(
     target: Target,
 ) -> tuple[Kernel, Function] | None:
     """The loops over the operand's outer axes and the blocks, with a copy for every pass."""
-    found = places(_operand(cut, number))
+    found = places(operand_of(cut, number))
     assert found is not None
     alone = [p.terms[0][0] for p in found if _is_image_of_its_own(p)]
     inner_axes = [v for v in cut.axes if v not in kernel.axes and v not in blocks]
@@ -105,32 +117,32 @@ def _in_blocks(
         return None
     if last:
         order.sort(key=lambda p: all(v in kernel.reduce_axes for v, _ in p.terms))
-    lanes = target.lanes(_operand(cut, number).dtype)
-    staged, copies, buffer = stage(_operand(cut, number), order, around, lanes, f"staged{number}")
-    inner = _on(cut, number, staged)
+    lanes = target.lanes(operand_of(cut, number).dtype)
+    staged, copies, buffer = stage(operand_of(cut, number), order, around, lanes, f"staged{number}")
+    inner = with_operand(cut, number, staged)
     inner = replace(
         inner,
         axes=tuple(v for v in inner.axes if v not in around),
         reduce_axes=_far_first(inner.reduce_axes, staged),
     )
     planned, function = plan(inner, target)
-    wrapped = _wrapped(function, around, copies, buffer)
-    if wrapped is None:
+    looped = in_loops(function, around, copies, (buffer,))
+    if looped is None:
         return None
-    return replace(kernel, schedule=planned.schedule), replace(wrapped, buffers=kernel.buffers)
+    return replace(kernel, schedule=planned.schedule), replace(looped, buffers=kernel.buffers)
 
 
 def plan_whole(
     kernel: Kernel, number: int, *, plan: Plan, target: Target
 ) -> tuple[Kernel, Function]:
     """The whole operand is staged, as it lies, before anything else."""
-    operand = _operand(kernel, number)
+    operand = operand_of(kernel, number)
     found = places(operand)
     assert found is not None
     staged, copies, buffer = stage(
         operand, found, (), target.lanes(operand.dtype), f"staged{number}"
     )
-    planned, function = plan(_on(kernel, number, staged), target)
+    planned, function = plan(with_operand(kernel, number, staged), target)
     whens = (*[None] * len(copies), *function.whens) if function.whens else ()
     body, workspace = (*copies, *function.body), (buffer, *function.workspace)
     function = replace(
@@ -145,12 +157,12 @@ def _is_image(kernel: Kernel, found: Sequence[Place]) -> bool:
     return all(v in kernel.axes for v in longest)
 
 
-def _operand(kernel: Kernel, number: int) -> Scalar:
+def operand_of(kernel: Kernel, number: int) -> Scalar:
     (reduction,) = kernel.reductions
     return reduction.value.args[number]
 
 
-def _on(kernel: Kernel, number: int, staged: Scalar) -> Kernel:
+def with_operand(kernel: Kernel, number: int, staged: Scalar) -> Kernel:
     """The kernel with another operand."""
     (reduction,) = kernel.reductions
     args = list(reduction.value.args)
@@ -174,7 +186,7 @@ def _cut_rows(kernel: Kernel, number: int) -> Kernel:
 
     h -> h_rows * size + h
     """
-    operand = _operand(kernel, number)
+    operand = operand_of(kernel, number)
     found = places(operand)
     assert found is not None
     windows = [p for p in found if len(p.terms) > 1]
@@ -196,10 +208,10 @@ def _cut_rows(kernel: Kernel, number: int) -> Kernel:
     size = max(fitting, default=1)
     if size == v.extent:
         return kernel
-    return _cut(kernel, v, Var(f"{v.name}{BLOCK}", v.extent // size), Var(v.name, size))
+    return cut_axis(kernel, v, Var(f"{v.name}{BLOCK}", v.extent // size), Var(v.name, size))
 
 
-def _cut(kernel: Kernel, v: Var, block: Var, inner: Var) -> Kernel:
+def cut_axis(kernel: Kernel, v: Var, block: Var, inner: Var) -> Kernel:
     """v -> block * size + inner;  v -> block where a block is a single row: no axis of length one,
     which might be given to the lanes."""
     parts = (block, inner) if size_of(inner.extent) > 1 else (block,)
@@ -212,24 +224,27 @@ def _cut(kernel: Kernel, v: Var, block: Var, inner: Var) -> Kernel:
 # --------------------------------------------------------------------------- loops around
 
 
-def _wrapped(
-    function: Function, around: Sequence[Var], copies: tuple[Stmt, ...], staged: Buffer
+def in_loops(
+    function: Function,
+    around: Sequence[Var],
+    copies: tuple[Stmt, ...],
+    staged: tuple[Buffer, ...],
 ) -> Function | None:
     """The function's loops inside of those over images, each after its copy. Buffers that change
     with the image belong to one thread; None where they are too large for that."""
     if function.whens:
         return None
-    body = list(function.body)
+    body, names = list(function.body), {b.name for b in staged}
     once: list[Stmt] = []
-    while body and _is_fixed(body[0], around, staged.name):
+    while body and _is_fixed(body[0], around, names):
         once.append(body.pop(0))
     inside: tuple[Stmt, ...] = (*copies, *body)
     for v in reversed(around):
         inside = (For(v, "serial", 1, inside),)
     shared = {s.buffer for s in statements(once) if isinstance(s, (Store, Transpose))}
     if not around:
-        shared |= {b.name for b in function.workspace} | {staged.name}
-    every = (staged, *function.workspace)
+        shared |= {b.name for b in function.workspace} | names
+    every = (*staged, *function.workspace)
     own = (*(b for b in every if b.name not in shared), *function.scratch)
     if any(not isinstance(b.size, int) for b in own):
         return None
@@ -240,11 +255,11 @@ def _wrapped(
     return replace(function, body=(*once, *inside), scratch=own, workspace=kept)
 
 
-def _is_fixed(stmt: Stmt, around: Sequence[Var], staged: str) -> bool:
+def _is_fixed(stmt: Stmt, around: Sequence[Var], staged: set[str]) -> bool:
     """Is the statement a copy of what all images share?"""
     inner = list(statements([stmt]))
     if any(isinstance(s, Tile) for s in inner):
         return False
     values = [x for s in inner for x in scalar.walk(scalars(s))]
     used = {v for x in values for v in scalar.variables(x)}
-    return not used & set(around) and not any(x.name == staged for x in values)
+    return not used & set(around) and not any(x.name in staged for x in values)

@@ -23,6 +23,8 @@ from nncompiler.options import Options
 from nncompiler.pipeline import build, lower_graph
 from runtime.session import Session
 
+LINE = 16  # floats
+
 
 def pointwise(channels: int, filters: int, side: int) -> Graph:
     x = ops.input("x", "f32", ("batch", channels, side, side))
@@ -39,7 +41,8 @@ def loops(channels: int, filters: int, side: int) -> Function:
 def points(function: Function, stmt: Stmt, **fixed: int) -> Iterator[dict[str, int]]:
     """The values of all variables around a statement of the function, but those that are fixed."""
     axes = [v for v in _around(function.body, stmt) if v.name not in fixed]
-    ranges = [range(v.extent) for v in axes if isinstance(v.extent, int)]
+    first = _first_of_tiles(function, stmt)
+    ranges = [range(0, v.extent, first.get(v.name, 1)) for v in axes if isinstance(v.extent, int)]
     assert len(ranges) == len(axes)
     for point in product(*ranges):
         yield {**fixed, **dict(zip((v.name for v in axes), point, strict=True))}
@@ -52,9 +55,15 @@ def _around(body: Sequence[Stmt], stmt: Stmt) -> list[Var]:
         match s:
             case For(var=var, body=inside) if stmt in list(statements(inside)):
                 return [var, *_around(inside, stmt)]
-            case Tile(m=m, n=n, epilogue=inside) if stmt in inside:
+            case Tile(m=m, n=n, ahead=inside) if stmt in inside:
                 return [m, n]
     raise AssertionError("the statement is not there")
+
+
+def _first_of_tiles(function: Function, stmt: Stmt) -> dict[str, int]:
+    """How far register tiles that ask for something are apart."""
+    tiles = [s for s in statements(function.body) if isinstance(s, Tile) and stmt in s.ahead]
+    return {v.name: step for t in tiles for v, step in ((t.m, t.rows[0]), (t.n, t.columns))}
 
 
 @pytest.mark.parametrize("channels", [16, 32, 64, 96])
@@ -72,11 +81,14 @@ def test_the_next_block_is_asked_for(channels: int, side: int) -> None:
     assert isinstance(blocks, int) and blocks > 1
 
     def read(i: int, b: int) -> set[int]:
-        return {load.index.evaluate(p) for p in points(function, copy, **{image: i, block: b})}
+        found = points(function, copy, **{image: i, block: b})
+        return {load.index.evaluate(p) // LINE for p in found}
 
     def asked(i: int, b: int) -> set[int]:
         return {
-            s.index.evaluate(p) for s in asking for p in points(function, s, **{image: i, block: b})
+            s.index.evaluate(p) // LINE
+            for s in asking
+            for p in points(function, s, **{image: i, block: b})
         }
 
     assert asked(1, 0) == read(1, 1)

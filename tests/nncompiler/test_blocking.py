@@ -87,7 +87,7 @@ CASES = {
     "partial sums of one stretch": (staged_in_one_walk(), Partial),
     "sums over padded windows": (padded_windows(), TileBy),
     "slices of one long sum": (over_time(), Partial),
-    "turned result": (convolution("y", 2), Pack),
+    "turned result": (convolution("y", 3), Pack),
     "blocks of columns": (product(), Outermost),
 }
 
