@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 import numpy as np
 
+from ir.record import dataclass
 from nncompiler.blueprint import Blueprint
 from nncompiler.machine import Machine
 from nncompiler.reference import Reference

@@ -8,7 +8,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 
 from ir import scalar
@@ -23,6 +22,7 @@ from ir.loops import (
     StoreRow,
     statements,
 )
+from ir.record import dataclass
 from ir.scalar import Scalar
 from ir.types import Dim, Extent, i64
 from nncompiler.codegen.costs import operations

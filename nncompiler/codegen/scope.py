@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ir import scalar
+from ir.record import dataclass
 from ir.scalar import Scalar
 from nncompiler.codegen.values import Value
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from ir.record import dataclass
 from ir.types import DType
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
-from dataclasses import dataclass
+
+from ir.record import dataclass
 
 GREEK = {"delta": r"\delta", "gamma": r"\gamma"}
 _SPECIAL = {

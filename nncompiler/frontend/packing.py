@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from ir import ops
 from ir.graph import Node
+from ir.record import dataclass
 from ir.types import DType
 from nncompiler.frontend.graphs import fail
 from nncompiler.frontend.initializers import Array, Fans, Initializer

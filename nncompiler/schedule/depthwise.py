@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 
 from ir import scalar
@@ -33,6 +33,7 @@ from ir.loops import (
     Write,
 )
 from ir.places import Place, places
+from ir.record import dataclass
 from ir.scalar import Scalar
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.apply import stores

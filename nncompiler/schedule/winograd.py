@@ -10,7 +10,7 @@ the weights stays in the second cache.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 
 from ir import scalar
@@ -30,6 +30,7 @@ from ir.loops import (
     scratch_bytes,
 )
 from ir.places import Place, places
+from ir.record import dataclass
 from ir.scalar import Scalar
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.heuristics import fitting_lanes, size_of, tile_rows, tile_shape
