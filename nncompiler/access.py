@@ -17,9 +17,10 @@ from ir.scalar import Scalar
 from ir.types import Dim, Extent, Shape, boolean, i64
 
 Indices = tuple[Index, ...]
+Guards = tuple[Guard, ...]
 # What the reader says of a node at indices: the expression to use, or None to look further inside.
-Resolve = Callable[[Node, Indices, tuple[Guard, ...]], Scalar | None]
-Memo = dict[tuple[Node, Indices, tuple[Guard, ...]], Scalar]
+Resolve = Callable[[Node, Indices, Guards], Scalar | None]
+Memo = dict[tuple[Node, Indices, Guards], Scalar]
 
 AXIS_NAMES = "ijpqrstuvwxy"  # k is for summed axes
 
@@ -37,7 +38,7 @@ def element(
     node: Node,
     indices: Indices,
     resolve: Resolve,
-    guards: tuple[Guard, ...] = (),
+    guards: Guards = (),
     memo: Memo | None = None,
 ) -> Scalar:
     """The element of `node` at `indices`; `guards` hold wherever the value is used.
@@ -52,9 +53,7 @@ def element(
     return memo[key]
 
 
-def _inside(
-    node: Node, indices: Indices, resolve: Resolve, guards: tuple[Guard, ...], memo: Memo
-) -> Scalar:
+def _inside(node: Node, indices: Indices, resolve: Resolve, guards: Guards, memo: Memo) -> Scalar:
     match node.op.lowering:
         case Lowering.LEAF:
             return _leaf(node, indices)
@@ -80,9 +79,7 @@ def _leaf(node: Node, indices: Indices) -> Scalar:
     raise AssertionError(f"{node!r} must have a buffer")
 
 
-def _view(
-    node: Node, indices: Indices, resolve: Resolve, guards: tuple[Guard, ...], memo: Memo
-) -> Scalar:
+def _view(node: Node, indices: Indices, resolve: Resolve, guards: Guards, memo: Memo) -> Scalar:
     assert node.op.sources is not None
     types = [i.type for i in node.inputs]
     result: Scalar | None = None
@@ -96,24 +93,32 @@ def _view(
         value = element(node.inputs[source.operand], source.indices, resolve, inner, memo)
         if not needed or result is None:
             result = value
-        elif value.kind == "load" and value.guards == needed and result.kind == "const":
-            result = scalar.load(
-                value.name,
-                value.index,
-                value.dtype,
-                indirect=zip(value.args, value.strides, strict=True),
-                guards=needed,
-                fill=result.value,
-            )
         else:
-            result = scalar.apply("where", [_condition(needed), value, result], node.dtype)
+            result = _filled(value, needed, inner, result)
     assert result is not None
     return result
 
 
-def _gather(
-    node: Node, indices: Indices, resolve: Resolve, guards: tuple[Guard, ...], memo: Memo
-) -> Scalar:
+def _filled(value: Scalar, needed: Guards, inner: Guards, filler: Scalar) -> Scalar:
+    """The value where the `needed` guards hold, which `inner` has with those around it, else the
+    filler: a load where its own guards tell."""
+    if value.kind == "load" and filler.kind == "const" and set(needed) <= set(value.guards):
+        if set(value.guards) <= set(inner):  # no view below has filled it
+            indirect = zip(value.args, value.strides, strict=True)
+            return scalar.load(
+                value.name,
+                value.index,
+                value.dtype,
+                indirect=indirect,
+                guards=value.guards,
+                fill=filler.value,
+            )
+        if scalar.const(value.fill, value.dtype) is filler:
+            return value
+    return scalar.apply("where", [_condition(needed), value, filler], value.dtype)
+
+
+def _gather(node: Node, indices: Indices, resolve: Resolve, guards: Guards, memo: Memo) -> Scalar:
     table, rows = node.inputs
     split = rows.ndim
     if table.shape[0] == 1:  # whatever the index, it is clamped to the only row
@@ -163,7 +168,7 @@ def _is_plain_variable(value: Index, extent: Dim) -> bool:
     return coefficient == 1 and isinstance(atom, Var) and atom.extent == extent
 
 
-def _condition(guards: tuple[Guard, ...]) -> Scalar:
+def _condition(guards: Guards) -> Scalar:
     """Guards as a boolean expression."""
     terms: list[Scalar] = []
     for guard in guards:

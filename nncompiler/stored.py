@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 from ir import scalar
+from ir.dilated import dilated
 from ir.graph import Graph, Node
 from ir.index import Guard, flatten
 from ir.op import CHEAP, Lowering
 from ir.places import places
 from ir.types import boolean
 from nncompiler.access import Indices, axis_variables, element, point
+from nncompiler.groups import split_spec
 
 MUCH, MOST_SMALL = 16, 4  # times as large; small tensors that a value is computed from again
 STRETCH = 64  # columns that are worth a loop of their own
@@ -28,9 +30,10 @@ def forced_nodes(graph: Graph) -> frozenset[Node]:
     forced = {n for n in graph.outputs.values() if not has_buffer(n)}
     for node in graph.nodes:
         match node.op.lowering:
-            case Lowering.CONTRACT | Lowering.SPARSE:
-                for i in node.inputs:
-                    forced.add(contract_base(i))
+            case Lowering.CONTRACT:
+                forced.update(contract_bases(node))
+            case Lowering.SPARSE:
+                forced.update(contract_base(i) for i in node.inputs)
             case Lowering.GATHER:
                 forced.add(node.inputs[0])
             case Lowering.SCATTER:
@@ -42,19 +45,35 @@ def forced_nodes(graph: Graph) -> frozenset[Node]:
     return frozenset(n for n in forced if not has_buffer(n))
 
 
-def contract_base(operand: Node) -> Node:
+def contract_bases(node: Node) -> list[Node]:
+    """The nodes that a contraction reads from memory. One of its operands may have zeros between
+    its elements where windows of taps that are summed run over them."""
+    *operands, out = split_spec(node.attrs["spec"])
+    found = []
+    for number, (x, letters) in enumerate(zip(node.inputs, operands, strict=True)):
+        other = node.inputs[1 - number]
+        taps = [a for a, c in enumerate(letters) if c not in out]
+        is_alone = _is_addressing(other, contract_base(other), guarded=False)
+        found.append(contract_base(x, taps if is_alone else ()))
+    return found
+
+
+def contract_base(operand: Node, taps: Sequence[int] = ()) -> Node:
     """The node that a contraction reads from memory: below views that are plain addressing."""
     base = operand
     while base.op.lowering is Lowering.VIEW and len(base.inputs) == 1:
-        if not _is_addressing(operand, base.inputs[0]):
+        if not _is_addressing(operand, base.inputs[0], taps):
             break
         base = base.inputs[0]
     return base
 
 
-def _is_addressing(operand: Node, base: Node) -> bool:
+def _is_addressing(
+    operand: Node, base: Node, taps: Sequence[int] = (), *, guarded: bool = True
+) -> bool:
     """Can `operand` be read from `base` at a constant stride along every axis? With guards only
-    where zeros stand around overlapping windows: those are copied before they are read."""
+    where zeros stand around overlapping windows, or between their elements: those are copied before
+    they are read."""
     variables = axis_variables(operand.shape)
     seen: list[bool] = []
 
@@ -66,9 +85,15 @@ def _is_addressing(operand: Node, base: Node) -> bool:
         return scalar.load("#", offset, n.dtype, guards=guards)
 
     value = element(operand, point(variables), resolve)
-    if value.kind != "load" or seen != [True]:
+    if value.kind != "load" or len(seen) != 1:
         return False
-    return not value.guards or (value.fill == 0 and _is_padded_window(value))
+    if seen == [True] and not value.guards:
+        return True
+    if not guarded or value.fill != 0:
+        return False
+    return dilated(value, [variables[a] for a in taps]) is not None or (
+        seen == [True] and _is_padded_window(value)
+    )
 
 
 def _is_padded_window(value: scalar.Scalar) -> bool:

@@ -3,8 +3,9 @@
     dx = fold(contract(g, W))   ->   contract(window(pad(dilate(g))), flip(W))
 
 The input gradient of a convolution is a convolution of the output gradient with the flipped kernel:
-it gathers, and scatters nowhere. With a stride s there is a kernel for every remainder x % s, so
-that no zeros are multiplied. Normal form: no fold, no window of size 1, no slice of a pad or of
+it gathers, and scatters nowhere. With a stride there are zeros between the elements of the output
+gradient, which schedule/strided.py knows; where windows do not overlap, every element of the kernel
+has results of its own instead. Normal form: no fold, no window of size 1, no slice of a pad or of
 a window, and none of a contraction over windows.
 """
 
@@ -40,19 +41,14 @@ class _Axis:
 
     @property
     def is_split(self) -> bool:
-        """Are places told apart by their remainder, each with its own part of the kernel?"""
-        return self.stride > 1 and self.dilation == 1
-
-    @property
-    def taps(self) -> int:
-        """How many elements of the kernel meet at one remainder."""
-        return -(-self.size // self.stride)
+        """Do windows not overlap, so that every remainder has an element of the kernel?"""
+        return self.size <= self.stride > 1 and self.dilation == 1
 
     @property
     def unstrided(self) -> _Axis:
-        """The axis of quotients: a fold of stride 1 with a part of the kernel."""
+        """The axis of quotients: a fold of stride 1 with an element of the kernel."""
         quotients = -(-self.extent // self.stride)
-        return _Axis(self.axis, quotients, self.count, self.taps, 1, 1)
+        return _Axis(self.axis, quotients, self.count, 1, 1, 1)
 
 
 def _axes_of(whole: Node, parts: Node, attrs: Node) -> list[_Axis]:
@@ -206,8 +202,8 @@ def _fold_contraction(node: Node, x: Node, axes: list[_Axis]) -> Node | None:
 def _split_kernel(
     kernel: Node, letters: str, inside: list[str], axes: list[_Axis]
 ) -> tuple[Node, str]:
-    """The mirrored kernel; an axis that is split becomes (taps, remainder), the remainder's letter
-    in capitals:  [a b c], stride 2  ->  [[c 0] [a b]]"""
+    """The mirrored kernel; an axis that is split becomes (1, remainder), the remainder's letter in
+    capitals:  [a b], stride 3  ->  [[a b 0]]"""
     high = [0] * kernel.ndim
     shape: list[Dim] = []
     split = ""
@@ -218,8 +214,8 @@ def _split_kernel(
         if axis is not None:
             flipped.append(len(shape))
         if axis is not None and axis.is_split:
-            high[at] = axis.taps * axis.stride - axis.size
-            shape += [axis.taps, axis.stride]
+            high[at] = axis.stride - axis.size
+            shape += [1, axis.stride]
             split += c + c.upper()
         else:
             shape.append(kernel.shape[at])

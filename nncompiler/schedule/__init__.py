@@ -15,6 +15,7 @@ from nncompiler.schedule.heuristics import choose_rows, kernel_lanes
 from nncompiler.schedule.partial import partial_loops
 from nncompiler.schedule.sparse import plan_sparse
 from nncompiler.schedule.split import split_stages
+from nncompiler.schedule.strided import find_strided, plan_strided
 
 
 def schedule(
@@ -29,6 +30,9 @@ def schedule(
         return plan_sparse(kernel, target)
     kernel = as_product(merge_axes(kernel))
     if kernel.recipe == "contract":
+        strided = find_strided(kernel)
+        if strided is not None:
+            return split_stages(*plan_strided(kernel, strided, target), target)
         return split_stages(*plan_contraction(kernel, target, options or Options()), target)
     partial = partial_loops(kernel, target)
     if partial is not None:

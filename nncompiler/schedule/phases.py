@@ -1,0 +1,77 @@
+"""Takes a way through zeros between elements, gives its spots by phase: which taps meet elements.
+
+    y[2p + q] = sum over i of w[i] * x[(2p + q + i - 1) / 2]     where that is whole
+    ->   q = 0:  y[2p] = w[1] x[p]          q = 1:  y[2p + 1] = w[0] x[p] + w[2] x[p + 1]
+
+A phase has taps of its own and multiplies no zeros.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ir.dilated import Way
+from ir.index import Index, Var
+
+
+@dataclass(frozen=True)
+class Phase:
+    """`count` neighbouring remainders from `first` on: spot stride * p + first + number meets
+    element p + origin + far * step with tap start + stride * step - number, for `taps` steps."""
+
+    first: int
+    count: int
+    start: int
+    taps: int
+    origin: int
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A way cut into phases: spots by quotient, and the elements that they reach."""
+
+    way: Way
+    name: str
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Neighbouring remainders that differ in nothing but the tap they begin with are one."""
+        way, found = self.way, list[Phase]()
+        for q in range(way.stride):
+            start = -(q + way.shift) % way.stride
+            taps, origin = (
+                len(range(start, way.size, way.stride)),
+                (q + start + way.shift) // way.stride,
+            )
+            last = found[-1] if found else None
+            if last and (last.taps, last.origin, last.start - last.count) == (taps, origin, start):
+                found[-1] = Phase(last.first, last.count + 1, last.start, taps, origin)
+            else:
+                found.append(Phase(q, 1, start, taps, origin))
+        return tuple(found)
+
+    @property
+    def lowest(self) -> int:
+        """The first element that quotient 0 meets."""
+        return min(p.origin for p in self.phases)
+
+    @property
+    def reach(self) -> int:
+        """How far it is from there to the last element that quotient 0 meets."""
+        far = self.way.far
+        return max(p.origin + far * (p.taps - 1) for p in self.phases) - self.lowest
+
+    def number(self, phase: Phase) -> Var:
+        return Var(f"{self.name}_number{phase.first}", phase.count)
+
+    def step(self, phase: Phase) -> Var:
+        return Var(f"{self.name}_step{phase.first}", phase.taps)
+
+    def changes(self, phase: Phase) -> dict[Var, Index]:
+        """The tap of a phase."""
+        step = Index.of(self.step(phase)) * self.way.stride
+        return {self.way.tap: step - Index.of(self.number(phase)) + phase.start}
+
+    def place(self, phase: Phase) -> Index:
+        """Where the element of quotient 0 lies after the lowest one."""
+        return Index.of(self.step(phase)) * self.way.far + (phase.origin - self.lowest)
