@@ -58,8 +58,8 @@ def scalars(stmt: Stmt) -> tuple[Scalar, ...]:
             return (v,)
         case StoreRow(row=row, value=v):
             return (row, v)
-        case Tile(lhs=lhs, rhs=rhs):
-            return (lhs, rhs)
+        case Tile(lhs=lhs, rhs=rhs, source=source):
+            return (lhs, rhs) if source is None else (lhs, rhs, source)
         case Sweep(x=x, extras=extras, weights=weights):
             return (*(() if x is None else (x,)), *extras, weights)
         case PairSums(a=a, b=b):
@@ -92,6 +92,8 @@ def _accesses(body: Iterable[Stmt], path: Path) -> Iterator[Access]:
         match stmt:
             case For(var=var, body=statements_inside):
                 yield from _accesses(statements_inside, (*path, (var, _step(stmt))))
+            case Tile(rhs=rhs, source=source) if source is not None:
+                yield Access("store", rhs.name, rhs.index, inner)
             case Store(buffer=buffer, index=index) | Transpose(buffer=buffer, index=index):
                 yield Access("store", buffer, index, inner)
             case StoreRow(buffer=buffer, combine=combine):

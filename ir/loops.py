@@ -293,6 +293,8 @@ class Tile:
     lanes run over the last of the k axes, `vectors` columns are. Where there is a `slice` (s,
     length), the first of the k axes runs over s .. s + length alone, and not beyond its extent.
     Every register tile asks for what stands in `ahead`, with its own first m and n.
+    Where there is a `source`, the right operand is a copy of it, which the tiles of the first rows
+    make: they read the source and store what they read.
     """
 
     m: Var
@@ -309,6 +311,7 @@ class Tile:
     dot: bool = False
     slice: tuple[Var, int] | None = None
     ahead: tuple[Prefetch, ...] = ()
+    source: Scalar | None = None
 
     @property
     def columns(self) -> int:

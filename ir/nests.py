@@ -103,7 +103,11 @@ def _tile_loops(tile: Tile) -> tuple[Stmt, ...]:
     body += _nest(tile.k, "serial", [Accumulate(tile.acc, "sum", product)])
     body += tile.epilogue
     columns = For(tile.n, "vector", max(1, tile.columns), tuple(body))
-    return (For(tile.m, "vector", max((1, *tile.rows)), (columns,)),)
+    rows = For(tile.m, "vector", max((1, *tile.rows)), (columns,))
+    if tile.source is None:
+        return (rows,)
+    copy: list[Stmt] = [Store(tile.rhs.name, tile.rhs.index, tile.source)]
+    return (*_nest((*tile.k, tile.n), "serial", copy), rows)
 
 
 def _in_slice(operand: Scalar, tile: Tile) -> Scalar:

@@ -170,6 +170,9 @@ def _tile(tile: Tile, indent: str) -> Iterator[str]:
     if tile.ahead:
         yield f"{indent}  // once for all rows and columns that are computed at a time"
         yield from _lines(tile.ahead, indent + "  ")
+    if tile.source is not None:
+        copy = f"{render(tile.rhs)} = {render(tile.source)}"
+        yield f"{indent}  for ({_ranges((*tile.k, tile.n))}) {copy};  // by the first rows' tiles"
     yield f"{indent}  {tile.lhs.dtype} {tile.acc} = 0;"
     product = f"{render(tile.lhs)} * {render(tile.rhs)}"
     ranges = _ranges(tile.k)

@@ -185,6 +185,8 @@ def _body(
             case Tile():
                 same = stmt.lhs.dtype == stmt.rhs.dtype
                 check.require(same, "the operands of a tile have different dtypes")
+                if stmt.source is not None:
+                    check.store(stmt.rhs.name, stmt.rhs.index, stmt.source.dtype, inner)
                 if stmt.slice is not None:
                     check.scope(Index.of(stmt.slice[0]), axes)
                 known = {**names, stmt.acc: stmt.lhs.dtype}

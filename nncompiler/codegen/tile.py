@@ -39,6 +39,7 @@ class _Tiles(Blocks):
         super().__init__(writer, tile)
         values = [s.value for s in tile.epilogue if isinstance(s, (Let, Store))]
         self.epilogue_cost = sum(cost_of(s) for s in scalar.walk(values))
+        self.is_copying = False  # from the source of the right operand
 
     # ------------------------------------------------------------ blocks
 
@@ -86,6 +87,14 @@ class _Tiles(Blocks):
             self.w.loop(*self.w.clip(t.n, whole, extent), left, [], rest_of_row)
 
     # ------------------------------------------------------------ one block
+
+    def first_rows(self, n: Value, vectors: int, mask: Value | None) -> int:
+        if self.t.source is None:
+            return 0
+        self.is_copying = True
+        self.tile(constant(0, i64), self.t.rows[0], n, vectors, mask)
+        self.is_copying = False
+        return self.t.rows[0]
 
     def tile(self, m: Value, height: int, n: Value, vectors: int, mask: Value | None) -> None:
         self.w.push()
@@ -183,14 +192,16 @@ class _Tiles(Blocks):
         sums = list(sums)
         ones = t.lhs.kind == "const"  # the sum of the columns
         left = "" if ones else self.pointer(t.lhs, at)
-        right = self.pointer(t.rhs, at)
+        copy = self.pointer(t.rhs, at)
+        rhs = t.source if t.source is not None and self.is_copying else t.rhs
+        right = self.pointer(rhs, at)
         row_step = t.lhs.index.coefficient(t.m)
         is_packed = row_step is None
         is_padded = t.rhs.index.coefficient(t.n) is None  # packed: blocks of columns are whole
         if row_step is None:
             row_step = 1  # the rows of a block lie next to each other
         left_step = t.lhs.index.coefficient(axis) or 0
-        right_step = t.rhs.index.coefficient(axis) or 0
+        right_step, copy_step = (x.index.coefficient(axis) or 0 for x in (rhs, t.rhs))
         is_stream = t.rhs.name in self.w.streams.read and self._is_read_seldom
         for step in range(count):
             if is_packed and step * left_step * self.dtype.bytes % LINE == 0:
@@ -206,6 +217,10 @@ class _Tiles(Blocks):
                     columns.append(e.masked_load(pointer, self.dtype, mask, fill=zero))
                 else:
                     columns.append(e.load(pointer, self.dtype, t.lanes))
+                if self.is_copying:
+                    assert mask is None, "copies are made of whole vectors"
+                    place = step * copy_step + v * t.lanes
+                    e.store(columns[-1], e.address(copy, place, self.dtype))
             if ones:
                 for v, column in enumerate(columns):
                     place = (step * vectors + v) % len(sums)

@@ -26,6 +26,11 @@ class Blocks(ABC):
     def tile(self, m: Value, height: int, n: Value, vectors: int, mask: Value | None) -> None:
         """One block of rows and columns."""
 
+    def first_rows(self, n: Value, vectors: int, mask: Value | None) -> int:
+        """Writes the first rows of a block of columns, where they differ from the others; gives
+        how many they are."""
+        return 0
+
     @property
     def columns_extent(self) -> int:
         extent = self.t.n.extent
@@ -36,6 +41,9 @@ class Blocks(ABC):
         """Tall tiles first; flatter ones serve the rows that are left."""
         part = self.w.range(self.t.m)
         start = part.start
+        first = self.first_rows(n, vectors, mask)
+        if first:
+            start = constant(first, i64)
         for height in heights:
             stop = self._stop(start, part.stop, height)
 

@@ -241,13 +241,10 @@ def block_of_columns(kernel: Kernel, n: Var, rhs: Scalar, target: Target) -> int
         return 0
     rows, columns = math.prod(size_of(v.extent) for v in others), size_of(n.extent)
     lanes = target.lanes(rhs.dtype)
-    tile = tile_shape(rows, columns, lanes, target.registers)[0] * lanes
-    column = math.prod(size_of(v.extent) for v in kernel.reduce_axes) * rhs.dtype.bytes
-    widths = (2 * tile, tile)  # longer pieces of a row, if as much is left for all the rest
-    for width, share in zip(widths, (2 * target.l1 // 3, target.l1), strict=True):
-        if rows >= 16 and columns > width and columns % width == 0 and column * width <= share:
-            return width
-    return 0
+    width = tile_shape(rows, columns, lanes, target.registers)[0] * lanes
+    block = math.prod(size_of(v.extent) for v in kernel.reduce_axes) * width * rhs.dtype.bytes
+    fits = rows >= 16 and columns > width and columns % width == 0 and block <= target.l1
+    return width if fits else 0
 
 
 def tile_shape(rows: Dim, columns: int, lanes: int, registers: int) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from ir.scalar import Scalar
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.ahead import ask_ahead, lines_of
 from nncompiler.schedule.axes import map_kernel_indices
+from nncompiler.schedule.copying import copied_by_tile
 from nncompiler.schedule.heuristics import size_of
 from nncompiler.schedule.staging import stage
 
@@ -77,7 +78,7 @@ def plan_columns(
     apart, would fall on the same lines of the cache.
 
         for i in batch:  for block of 64 columns:
-            staged[k, n] = x[i, k, block * 64 + n]
+            staged[k, n] = x[i, k, block * 64 + n]    (by the first tiles, where there is one)
             y[i, m, block] = contraction of w[m, k] with staged
     """
     block, column = Var(f"{n.name}{BLOCK}", size_of(n.extent) // width), Var(n.name, width)
@@ -90,7 +91,7 @@ def plan_columns(
     def ahead(inner: Kernel, target: Target) -> tuple[Kernel, Function]:
         planned, function = plan(inner, target)
         body = ask_ahead(function.body, operand, around, walk, f"staged{number}")
-        return planned, replace(function, body=body)
+        return planned, replace(function, body=copied_by_tile(body, operand, around))
 
     return _in_blocks(kernel, cut, number, [block], last=False, plan=ahead, target=target)
 
@@ -126,7 +127,8 @@ def _in_blocks(
         reduce_axes=_far_first(inner.reduce_axes, staged),
     )
     planned, function = plan(inner, target)
-    looped = in_loops(function, around, copies, (buffer,))
+    is_made = any(isinstance(s, Tile) and s.source is not None for s in function.body)
+    looped = in_loops(function, around, () if is_made else copies, (buffer,))
     if looped is None:
         return None
     return replace(kernel, schedule=planned.schedule), replace(looped, buffers=kernel.buffers)

@@ -102,7 +102,7 @@ def nest_of(stmt: Stmt, target: Target) -> Iterator[Axis]:
             yield var, step
             if len(body) == 1:
                 yield from nest_of(body[0], target)
-        case Tile(m=m, n=n, rows=rows, lanes=lanes):
+        case Tile(m=m, n=n, rows=rows, lanes=lanes) if stmt.source is None:
             yield (
                 n,
                 stmt.columns if stmt.dot else single_row_vectors(stmt, target.registers) * lanes,

@@ -9,11 +9,11 @@ from itertools import product
 import numpy as np
 import pytest
 
-from ir import ops, scalar
+from ir import ops
 from ir.graph import Graph
 from ir.index import Var
 from ir.interpret import run_graph
-from ir.loops import For, Function, Prefetch, Stmt, Store, Tile, statements
+from ir.loops import For, Function, Prefetch, Stmt, Tile, statements
 from ir.text_loops import print_function
 from ir.verify_loops import verify_function
 from nncompiler.codegen.llvm import assembly
@@ -66,6 +66,12 @@ def _first_of_tiles(function: Function, stmt: Stmt) -> dict[str, int]:
     return {v.name: step for t in tiles for v, step in ((t.m, t.rows[0]), (t.n, t.columns))}
 
 
+def _copied(tile: Tile, at: dict[str, int]) -> Iterator[dict[str, int]]:
+    axes = (*tile.k, tile.n)
+    for point in product(*(range(v.extent) for v in axes if isinstance(v.extent, int))):
+        yield {**at, **dict(zip((v.name for v in axes), point, strict=True))}
+
+
 @pytest.mark.parametrize("channels", [16, 32, 64, 96])
 @pytest.mark.parametrize("side", [16, 32])
 def test_the_next_block_is_asked_for(channels: int, side: int) -> None:
@@ -73,16 +79,16 @@ def test_the_next_block_is_asked_for(channels: int, side: int) -> None:
     verify_function(function)
     assert "prefetch x[" in print_function(function)
     inner = list(statements(function.body))
-    (copy,) = (s for s in inner if isinstance(s, Store) and s.buffer.startswith("staged"))
-    (load,) = scalar.loads(copy.value)
+    (tile,) = (s for s in inner if isinstance(s, Tile))
+    assert tile.source is not None
     asking = [s for s in inner if isinstance(s, Prefetch)]
     image, block = (s.var.name for s in inner[:2] if isinstance(s, For))
     blocks = next(s.var.extent for s in inner if isinstance(s, For) and s.var.name == block)
     assert isinstance(blocks, int) and blocks > 1
 
     def read(i: int, b: int) -> set[int]:
-        found = points(function, copy, **{image: i, block: b})
-        return {load.index.evaluate(p) // LINE for p in found}
+        around = points(function, tile, **{image: i, block: b})
+        return {tile.source.index.evaluate(p) // LINE for q in around for p in _copied(tile, q)}
 
     def asked(i: int, b: int) -> set[int]:
         return {
