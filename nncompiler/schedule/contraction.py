@@ -59,6 +59,7 @@ from nncompiler.schedule.results import results, row_major, sum_of
 from nncompiler.schedule.transforms import BY_RESULTS, Transforms
 from nncompiler.schedule.unfolded import plan_unfolded
 from nncompiler.schedule.winograd import find_site, not_too_large, pays, plan_winograd
+from nncompiler.schedule.winograd_planes import has_few_channels, plan_planes
 from nncompiler.schedule.winograd_weights import find_gradient, gradient_pays, plan_gradient
 
 SCATTER_COST = 30.0  # cycles of a vector that is written or read at a distance
@@ -109,6 +110,9 @@ def _by_fewer_products(
     """By Winograd's transforms, where that is possible and pays."""
     site = find_site(kernel, number)
     if site is not None and pays(site, transforms):
+        tiling = has_few_channels(kernel, site, transforms, target)
+        if tiling is not None:
+            return plan_planes(kernel, site, transforms, tiling, target)
         return plan_winograd(kernel, site, not_too_large(site, transforms, target), target)
     gradient = find_gradient(kernel, number)
     if gradient is not None and gradient_pays(gradient, transforms):

@@ -104,6 +104,14 @@ class Tiling:
         self, operand: Scalar, ways: tuple[Place, Place], channels: Place, size: int, name: str
     ) -> tuple[Scalar, tuple[Var, Var], Stmts, Buffer]:
         """What the tiles of a block read, channels last, with zeros beyond the image."""
+        operand, inside, order = self.corners(operand, ways, size, name)
+        load, copies, buffer = stage(operand, [*order, channels], (), self.lanes, name)
+        return load, inside, copies, buffer
+
+    def corners(
+        self, operand: Scalar, ways: tuple[Place, Place], size: int, name: str
+    ) -> tuple[Scalar, tuple[Var, Var], list[Place]]:
+        """The operand at element i, j of a tile of a block: (load, (i, j), places of both ways)."""
         inside = (Var(f"{name}_i", size), Var(f"{name}_j", size))
         starts = (Index.of(self.block) * (self.rows * self.results), Index())
         order: list[Place] = []
@@ -121,8 +129,7 @@ class Tiling:
             if guard is not None:
                 guard = Guard(guard.value.substitute(change), guard.low, guard.high)
             order.append(Place(((tile, self.results), (within, 1)), way.unit, guard))
-        load, copies, buffer = stage(operand, [*order, channels], (), self.lanes, name)
-        return load, inside, copies, buffer
+        return operand, inside, order
 
 
 def at(value: Scalar, points: dict[Var, int]) -> Scalar:

@@ -65,11 +65,11 @@ BY_RESULTS = {2: F2, 4: F4}
 def both_ways(matrix: Matrix, values: Sequence[Sequence[Scalar]]) -> list[Scalar]:
     """matrix * values * matrix', row by row."""
     columns = list(zip(*values, strict=True))
-    first = [[_weighted(row, column) for column in columns] for row in matrix]
-    return [_weighted(row, line) for line in first for row in matrix]
+    first = [[weighted(row, column) for column in columns] for row in matrix]
+    return [weighted(row, line) for line in first for row in matrix]
 
 
-def _weighted(weights: Sequence[float], values: Sequence[Scalar]) -> Scalar:
+def weighted(weights: Sequence[float], values: Sequence[Scalar]) -> Scalar:
     """The sum of the values by their weights: those of 1 first, then differences."""
     total: Scalar | None = None
     for weight, value in sorted(zip(weights, values, strict=True), key=lambda p: -p[0]):

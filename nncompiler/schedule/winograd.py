@@ -33,9 +33,10 @@ from ir.places import Place, places
 from ir.record import dataclass
 from ir.scalar import Scalar
 from nncompiler.codegen.target import Target
+from nncompiler.schedule.filters import place_of_weights, transformed_weights
 from nncompiler.schedule.heuristics import fitting_lanes, size_of, tile_rows, tile_shape
 from nncompiler.schedule.results import results, sum_of
-from nncompiler.schedule.tiling import Tiling, at, nest
+from nncompiler.schedule.tiling import Tiling, nest
 from nncompiler.schedule.transforms import F2, TAPS, Transforms, both_ways
 
 UNROLL = 4
@@ -62,6 +63,11 @@ class Site:
     def axis(self, place: Place) -> Var:
         """The axis of the result along a place."""
         return place.terms[0][0]
+
+    @property
+    def taps(self) -> tuple[Var, Var]:
+        """Of the weights, down and across."""
+        return self.rows.terms[1][0], self.columns.terms[1][0]
 
     @property
     def extents(self) -> tuple[int, int]:
@@ -192,17 +198,27 @@ class _Plan:
 
     def function(self) -> Function:
         site = self.site
-        weights, packed, taps = self._weights()
+        weights, packed, taps = transformed_weights(
+            site.weights,
+            site.taps,
+            self.channel,
+            site.filters,
+            self.f,
+            self.width,
+            self.target,
+        )
         ways = (site.rows, site.columns)
         elements, tiles = self.tiling.transformed(
             site.image, ways, site.channels, self.f.elements, "elements"
         )
-        self.scratch += tiles
         inside = nest([self.filter_block], [self._products(packed), *self._results()])
         around = [v for v in (*site.around, self.tiling.block) if v.extent != 1]
         body = (weights, *nest(around, [*elements, *inside]))
-        # stages of their own share nothing but buffers that all threads see
-        own, shared = (self.scratch, []) if around else ([], self.scratch)
+        # stages of their own share nothing but buffers that all threads see; what blocks of filters
+        # fill, which are dealt out, belongs to each thread
+        shared = [] if around else [*tiles]
+        shared += [] if around or self.filter_block.extent != 1 else self.scratch
+        own = [b for b in (*tiles, *self.scratch) if b not in shared]
         label, buffers = self.kernel.label, self.kernel.buffers
         return Function(label, buffers, body, (*own, *taps), (packed, *shared))
 
@@ -211,53 +227,12 @@ class _Plan:
         self.scratch.append(buffer)
         return buffer
 
-    # ------------------------------------------------------------ weights
-
-    def _weights(self) -> tuple[Stmt, Buffer, tuple[Buffer, ...]]:
-        """weights[block of filters][place][channel][filter] for all places."""
-        site, size = self.site, self.f.size
-        i, j = site.rows.terms[1][0], site.columns.terms[1][0]
-        filters, channels = site.filters, self.channels
-        assert isinstance(filters.extent, int)
-        step = channels * self.width + self.lanes
-        packed = Buffer("weights", self.dtype, filters.extent // self.width * size**2 * step, True)
-        load, copies, buffers = self._taps(i, j)
-        taps = [[at(load, {i: a, j: b}) for b in range(TAPS)] for a in range(TAPS)]
-        values = both_ways(self.f.weights, taps)
-        block, column = Index.of(filters) // self.width, Index.of(filters) % self.width
-        place = block * (size**2 * step) + Index.of(self.channel) * self.width + column
-        stores = [Store(packed.name, place + n * step, value) for n, value in enumerate(values)]
-        loop = For(filters, "vector", self.filter_lanes, tuple(stores))
-        return For(self.channel, "serial", 1, (*copies, loop)), packed, buffers
-
-    def _taps(self, i: Var, j: Var) -> tuple[Scalar, tuple[Stmt, ...], tuple[Buffer, ...]]:
-        """The weights of one channel, filters side by side: where taps lie together they are turned
-        in registers."""
-        site, filters = self.site, self.site.filters
-        index = site.weights.index
-        down, right = index.coefficient(i), index.coefficient(j)
-        turned = (down, right) in ((TAPS, 1), (-TAPS, -1))
-        if not turned or index.coefficient(filters) == 1:
-            return site.weights, (), ()
-        assert isinstance(filters.extent, int)
-        tap = Var("tap", TAPS**2)
-        none = {i: Index(), j: Index()}
-        first = 0 if right == 1 else TAPS**2 - 1
-        source = index.substitute(none) - first + Index.of(tap)
-        load = scalar.load(site.weights.name, source, self.dtype)
-        target = Index.of(tap) * filters.extent + Index.of(filters)
-        copy = Transpose(tap, filters, "taps", target, load, self.filter_lanes)
-        number = Index.of(i) * TAPS + Index.of(j)
-        number = number if right == 1 else number * -1 + first
-        turned_load = scalar.load("taps", number * filters.extent + Index.of(filters), self.dtype)
-        return turned_load, (copy,), (Buffer("taps", self.dtype, TAPS**2 * filters.extent, True),)
-
     # ------------------------------------------------------------ products and results
 
     def _products(self, weights: Buffer) -> Stmt:
         """sums[place][tile][filter]"""
         tile = Var("tile", self.tiling.count)
-        step = self.channels * self.width + self.lanes
+        step = place_of_weights(self.channel, self.width, self.target, self.dtype)
         right = (Index.of(self.filter_block) * self.f.size**2 + Index.of(self.place)) * step
         right = right + Index.of(self.channel) * self.width + Index.of(self.filter)
         step = self.tiling.place(self.width)

@@ -11,12 +11,15 @@ import pytest
 from ir import ops
 from ir.graph import Graph
 from ir.interpret import run_graph
+from ir.loops import Store, Transpose, statements
+from ir.loops import stages as parts_of
 from nncompiler.autodiff import differentiate
 from nncompiler.codegen.llvm import host
 from nncompiler.compilation import compile_graph
 from nncompiler.frontend.convolution import convolve
 from nncompiler.options import Options
 from nncompiler.pipeline import lower_graph
+from nncompiler.schedule import winograd_planes
 from nncompiler.schedule.transforms import BY_RESULTS, TAPS
 from runtime.session import Session
 from tests.nncompiler.test_convolution_shapes import feed_of
@@ -69,12 +72,28 @@ CASES = {
     "many channels": network("batch", 64, (4, 4), 64, 1),
     "channels last": channels_last(),
     "blocks of rows": network("batch", 48, (32, 12), 48, 1),
+    "two rows in a vector": network("batch", 8, (16, 16), 16, 1),
+    "tiles out of the image": network(2, 8, (15, 15), 10, 1),
+    "tiles without padding": network(2, 8, (10, 34), 17, 0),
+    "one image of blocks": network(1, 16, (8, 8), 128, 1),
+    "one image of parts": network(1, 8, (16, 16), 24, 1),
 }
 
 
 def uses_winograd(graph: Graph, results: int) -> bool:
     """Do the result and both gradients go through transforms?"""
     return transformed(graph, results) == 3
+
+
+def test_threads_share_nothing_that_their_chunks_do_not_divide() -> None:
+    for graph in CASES.values():
+        for s in lower_graph(graph).scheduled:
+            shared = {b.name for b in (*s.function.workspace, *s.function.buffers)}
+            for body, split, _ in parts_of(s.function):
+                dealt = {v for v, _ in split.axes} if split else set()
+                for stmt in statements(body):
+                    if isinstance(stmt, (Store, Transpose)) and stmt.buffer in shared:
+                        assert not dealt or dealt & set(stmt.index.variables), stmt.buffer
 
 
 def transformed(graph: Graph, results: int) -> int:
@@ -95,6 +114,11 @@ def test_every_stage_agrees(name: str) -> None:
             np.testing.assert_allclose(
                 value, expected[output], rtol=1e-4, atol=2e-3, err_msg=f"{stage} {output}"
             )
+
+
+def test_blocks_of_rows_of_tiles_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd_planes, "BLOCK", 1 << 15)
+    test_every_stage_agrees("two rows in a vector")
 
 
 @pytest.mark.parametrize("name", CASES)
