@@ -10,6 +10,7 @@ last serve whoever mixes channels at steps or at single points; who reads or wri
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 from ir.graph import Graph, Node
 from ir.index import Var
@@ -20,6 +21,7 @@ from nncompiler.schedule.heuristics import size_of
 from nncompiler.stored import has_buffer
 
 STEPPED, PLAIN = 2, 1  # gained per element that a contraction reads at steps or points, or else
+FEW = 3  # lost where transforms of tiles run along images of few channels (winograd_planes.py)
 STRANGE = 4  # lost per element that is read or written in another order
 
 
@@ -99,13 +101,29 @@ class _Families:
                     yield from self._strange(node)
                 continue
             if node in self.parents:
-                made = node.op.lowering is Lowering.CONTRACT
-                yield node, (PLAIN * made - STRANGE * (node in outputs)) * _elements(node)
+                yield node, (self._made(node) - STRANGE * (node in outputs)) * _elements(node)
             for source, indices in self._reads(node):
                 if source in self.parents:
                     yield source, self._gain(node, source, indices) * _elements(source)
                 elif node in self.parents and _elements(source) >= _elements(node):
                     yield node, -STRANGE * self._is_in_step(node, indices) * _elements(node)
+
+    def _made(self, node: Node) -> int:
+        if node.op.lowering is not Lowering.CONTRACT:
+            return 0
+        along = any(self._is_along(node, source, i) for source, i in self._reads(node))
+        return -FEW if along else PLAIN
+
+    def _is_along(self, node: Node, source: Node, indices: Indices) -> bool:
+        """Does a contraction read tiles of an image, whose neighbours run over the lanes?"""
+        if not _is_image(node) or source.ndim != 4 or len(indices) != 4:
+            return False
+        plain = all(
+            len(i.terms) == 2 and all(step == 1 for _, step in i.terms) for i in indices[2:]
+        )
+        few = size_of(source.shape[1]) <= self.lanes and size_of(node.shape[1]) <= self.lanes
+        tiles = prod(-(-size_of(n) // 2) for n in node.shape[2:])
+        return plain and few and tiles % self.lanes == 0 and tiles > self.lanes
 
     def _strange(self, view: Node) -> Iterator[tuple[Node, int]]:
         """A result for the user that is a view of an image."""
@@ -126,7 +144,7 @@ class _Families:
                     return -STRANGE  # nothing is summed over channels
                 if _is_image(node) and size_of(node.shape[1]) < self.lanes:
                     return -STRANGE  # lanes run along the image
-                return _gain_of(indices)
+                return -FEW if self._is_along(node, source, indices) else _gain_of(indices)
             case Lowering.REDUCE if node.ndim < 3:
                 return 0
             case Lowering.MAP | Lowering.REDUCE:

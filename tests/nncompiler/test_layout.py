@@ -72,6 +72,16 @@ def test_what_few_channels_are_made_from_stays() -> None:
     assert (16, 6, 6) not in families(ops.mean(conv(h, 4, "v", kernel=5), (2, 3)))
 
 
+@pytest.mark.parametrize(
+    ("channels", "size", "stays"), [(8, 16, True), (16, 16, False), (8, 5, False)]
+)
+def test_tiles_of_few_channels_stay(channels: int, size: int, stays: bool) -> None:
+    """Lanes run along the tiles, where they fill them."""
+    h = ops.relu(conv(image(8, size), channels, "w", kernel=3))
+    y = ops.mean(conv(h, 8, "v", kernel=3), (2, 3))
+    assert (families(y) == []) == stays
+
+
 def test_a_flattened_image_stays() -> None:
     h = ops.relu(conv(image(3), 16, "w"))
     w = ops.input("v", "f32", (16 * 36, 10))
