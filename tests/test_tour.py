@@ -57,6 +57,14 @@ def test_steps_run_natively_on_fixed_buffers() -> None:
     assert model.evaluate(X, T)["loss"] < 0.5
 
 
+def test_a_snapshot_is_quicker_at_inference() -> None:
+    model = compiled()
+    fast = model.freeze()
+    model.step(X, T)
+    fast.refresh()
+    np.testing.assert_allclose(fast(X), model(X), rtol=1e-5, atol=1e-6)
+
+
 def test_optimizers_schedules_regularizers_initializers() -> None:
     model = compiled(
         optimizer=nnc.Adam(nnc.Cosine(0.01, steps=100), clip_norm=1.0),
