@@ -25,7 +25,7 @@ EVERY_TIME = (Lowering.SCAN, Lowering.ITEM)  # loops over time are left whole
 
 
 @dataclass(frozen=True)
-class Frozen:
+class Halves:
     """`once` computes outputs from fixed inputs; `rest` reads these under the same names, and the
     fixed inputs `taken` under their ids behind FIXED, instead of the fixed inputs themselves."""
 
@@ -34,7 +34,7 @@ class Frozen:
     taken: tuple[str, ...]
 
 
-def freeze(graph: Graph, ids: Set[str]) -> Frozen:
+def freeze(graph: Graph, ids: Set[str]) -> Halves:
     """The graph in two, where the inputs of those ids are fixed."""
     graph = simplify(graph)
     graph = simplify(absorb(graph, fixed_nodes(graph, ids)))
@@ -51,7 +51,7 @@ def freeze(graph: Graph, ids: Set[str]) -> Frozen:
     kept = {n: name for n, name in graph.names.items() if n in read}
     once = Graph(f"{graph.name}_once", inputs, computed, kept)
     taken = tuple(str(base.attrs["id"]) for base in cuts if base.op.name == "input")
-    return Frozen(once, rest, taken)
+    return Halves(once, rest, taken)
 
 
 def _name(base: Node, number: int) -> str:

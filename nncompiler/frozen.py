@@ -37,15 +37,15 @@ class _Part:
         options, checks = model.settings.options, model.blueprint.find(kinds, False).checks
         graph = model.blueprint.graph("forward", kinds, False)
         self.source = graph
-        self.graphs = freeze(graph, frozenset(model.state))
-        self.taken = {FIXED + id: model.state[id] for id in self.graphs.taken}
-        self.once = Program(self.graphs.once, model.state, {}, options)
+        self.halves = freeze(graph, frozenset(model.state))
+        self.taken = {FIXED + id: model.state[id] for id in self.halves.taken}
+        self.once = Program(self.halves.once, model.state, {}, options)
         self.arrays = State(self._values())
-        self.program = Program(self.graphs.rest, self.arrays, checks, options)
+        self.program = Program(self.halves.rest, self.arrays, checks, options)
         self.session = self.program.session
 
     def _values(self) -> Mapping[str, Any]:
-        computed = self.once.session({}) if self.graphs.once.outputs else {}
+        computed = self.once.session({}) if self.halves.once.outputs else {}
         return {**self.taken, **computed}
 
     def refresh(self) -> None:
@@ -56,7 +56,7 @@ class _Part:
         if name == "graph":
             return print_graph(self.source)
         if name == "gradient":  # there is none; instead, what the graph was made of
-            return print_graph(self.graphs.once) + "\n\n" + print_graph(self.graphs.rest)
+            return print_graph(self.halves.once) + "\n\n" + print_graph(self.halves.rest)
         return self.program.stage(name)
 
 

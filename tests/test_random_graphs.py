@@ -115,15 +115,15 @@ def test_a_graph_in_two_gives_what_it_gives_in_one(graph: Graph, data: st.DataOb
     """What depends on some of the inputs alone is computed once (nncompiler/freeze.py)."""
     free = [str(n.attrs["id"]) for n in graph.inputs if not n.type.symbols]
     ids = frozenset(data.draw(st.lists(st.sampled_from(free)))) if free else frozenset()
-    frozen = freeze(graph, ids)
-    artifact = compile_graph(frozen.rest, options=Options(threads=1, cache=False))
+    halves = freeze(graph, ids)
+    artifact = compile_graph(halves.rest, options=Options(threads=1, cache=False))
     for batch in BATCHES:
         arrays = data_for(graph, batch, seed=batch)
         reference = run_graph(graph, arrays)
-        once = run_graph(frozen.once, {n: arrays[n] for n in map(id_of, frozen.once.inputs)})
-        fixed = {**once, **{FIXED + id: arrays[id] for id in frozen.taken}}
+        once = run_graph(halves.once, {n: arrays[n] for n in map(id_of, halves.once.inputs)})
+        fixed = {**once, **{FIXED + id: arrays[id] for id in halves.taken}}
         given = {n: a for n, a in arrays.items() if n not in ids}
-        interpreted = run_graph(frozen.rest, {**given, **fixed})
+        interpreted = run_graph(halves.rest, {**given, **fixed})
         assert_close(interpreted, reference, tolerance(graph), f"by NumPy, batch {batch}")
         session = Session(artifact, {n: aligned_copy(a) for n, a in fixed.items()})
         assert_close(session(given), reference, tolerance(graph), f"compiled, batch {batch}")
