@@ -39,7 +39,7 @@ def freeze(graph: Graph, ids: Set[str]) -> Halves:
     graph = simplify(graph)
     graph = simplify(absorb(graph, fixed_nodes(graph, ids)))
     cuts = _cuts(graph, fixed_nodes(graph, ids))
-    names = {base: _name(base, number) for number, base in enumerate(cuts)}
+    names = {base: _name(base, number, ids) for number, base in enumerate(cuts)}
     leaves = {base: ops.input(name, base.dtype, base.shape) for base, name in names.items()}
     changed = substitute(graph, leaves)
     data = [n for n in graph.inputs if n.attrs["id"] not in ids]
@@ -54,8 +54,14 @@ def freeze(graph: Graph, ids: Set[str]) -> Halves:
     return Halves(once, rest, taken)
 
 
-def _name(base: Node, number: int) -> str:
-    return FIXED + (str(base.attrs["id"]) if base.op.name == "input" else f"{number}")
+def _name(base: Node, number: int, ids: Set[str]) -> str:
+    """The input's id behind FIXED, or a number that is no input's id."""
+    if base.op.name == "input":
+        return FIXED + str(base.attrs["id"])
+    name = str(number)
+    while name in ids:
+        name += "'"
+    return FIXED + name
 
 
 def fixed_nodes(graph: Graph, ids: Set[str]) -> set[Node]:

@@ -21,7 +21,7 @@ from nncompiler.errors import CompileError
 from nncompiler.frontend.initializers import Array, Fans, Initializer, make_initializer
 from nncompiler.frontend.regularizers import Regularizer, make_regularizer
 from nncompiler.frontend.updates import State
-from runtime.artifact import EXTENT
+from runtime.artifact import EXTENT, FIXED
 
 # Inputs that the training graphs add beside those of the network.
 RESERVED = ("target", "sample_weight", "learning_rate")
@@ -34,6 +34,7 @@ RESERVED_PREFIXES = (
     "metric:",
     "objective.",
     EXTENT,
+    FIXED,
 )
 
 

@@ -192,6 +192,17 @@ def test_an_ordinary_program_has_no_entry_of_that_kind() -> None:
     assert model.freeze()._some_part().session.program.once is not None
 
 
+def test_numbers_as_names_are_not_taken_for_computed_values() -> None:
+    x, w, v = (
+        ops.input(name, "f64", shape) for name, shape in (("x", (2, 3)), ("0", (3,)), ("1", (3,)))
+    )
+    wide = [ops.broadcast_to(n, (2, 3)) for n in (ops.exp(w), w, ops.exp(v), v)]
+    graph = Graph("f", (x, w, v), {str(i): ops.tanh(x * n) for i, n in enumerate(wide)})
+    halves = freeze(graph, {"0", "1"})
+    ids = [n.attrs["id"] for n in halves.rest.inputs]
+    assert len(ids) == len(set(ids)) == 5
+
+
 def test_fixed_inputs_have_to_be_persistent() -> None:
     x, w = ops.input("x", "f32", ("batch", 3)), ops.input("w", "f32", (3, 3))
     rest = freeze(Graph("f", (x, w), {"y": x @ w}), {"w"}).rest

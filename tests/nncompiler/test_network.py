@@ -310,6 +310,7 @@ ERRORS: list[tuple[Callable[[], Any], str, str]] = [
     ),
     (lambda: chain(source(), ("y", {"op": "reshape", "shape": (2,)})), "cannot reshape", "y"),
     (lambda: chain(source(3, "target"), dense(3)), "'target' is reserved", "target"),
+    (lambda: chain(source(3, "fixed:x"), dense(3)), "'fixed:x' is reserved", "fixed:x"),
     (lambda: chain(("x", {"op": "input", "shape": 3}), dense(3)), "shape has to be a tuple", "x"),
     (lambda: chain(("x", {"op": "input", "shape": ()}), dense(3)), "last axis", "h"),
     (lambda: nx.DiGraph(), "no nodes", ""),
