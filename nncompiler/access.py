@@ -31,7 +31,8 @@ def axis_variables(shape: Shape, prefix: str = "") -> tuple[Var, ...]:
 
 
 def point(variables: Iterable[Var]) -> Indices:
-    return tuple(Index.of(v) for v in variables)
+    """The indices at a point of a group's loops; there is no loop along an axis of length one."""
+    return tuple(Index() if v.extent == 1 else Index.of(v) for v in variables)
 
 
 def element(

@@ -188,3 +188,14 @@ def test_a_cotangent_that_was_added_up_is_read_again_not_added_up_again() -> Non
     one = nnc.compile(g, loss="mse", optimizer=nnc.SGD(0.1), dtype="float64")
     assert one.step(x, t) == twin.step(x, t)
     assert_same_state(one, twin, 0.0)
+
+
+def test_random_masks_along_an_axis_of_length_one() -> None:
+    """A row's sum has no loop along the only channel, and its mask counts places all the same."""
+    g: Any = nx.DiGraph()
+    g.add_node("x", op="input", shape=("batch", 1, 13))
+    g.add_node("norm", op="batch_norm")
+    g.add_node("drop", op="dropout", rate=0.3)
+    nx.add_path(g, ["x", "norm", "drop"])
+    model = nnc.compile(g, loss="mse", optimizer=nnc.SGD(0.1), dtype="float64")
+    check_model(model, lambda rows: RNG.normal(size=(rows, 1, 13)), differences=False)
