@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 
 from ir import scalar
@@ -79,6 +80,8 @@ class Loops(Sums, ABC):
         if stmt.kind == "unroll":
             self._unrolled(stmt)
             return
+        if stmt.kind == "vector" and stmt.var.extent == 1 and not accumulated(stmt.body):
+            stmt = replace(stmt, kind="serial", step=1)  # of one point there are no lanes
         if stmt.kind == "vector" and stmt.step > 1:
             self._vector_loop(stmt)
             return

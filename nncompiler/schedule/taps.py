@@ -48,30 +48,29 @@ def finish_taps(
     lanes = fitting_lanes(filters, target.lanes(dtype))
     block = max(n for n in range(1, TURNED + 1) if channels % n == 0)
     outer, inner = Var("channels_block", channels // block), Var("channel", block)
-    change = {channel: Index.of(outer) * block + Index.of(inner)}
+    inside = [inner] if block > 1 else []  # no loop along an axis of length one
+    place = Index.of(inner) if inside else Index()
+    change = {channel: Index.of(outer) * block + place}
     size = math.prod(v.extent for v in taps if isinstance(v.extent, int))
     column, rows = Index.of(filter), size * block
     found, before = values(change)
     stores = [
-        Store("taps", (Index.of(inner) * size + n) * filters + column, value)
-        for n, value in enumerate(found)
+        Store("taps", (place * size + n) * filters + column, value) for n, value in enumerate(found)
     ]
-    body: list[Stmt] = [
-        For(inner, "serial", 1, (For(filter, "vector", lanes, (*before, *stores)),))
-    ]
-    number = Index.of(inner)
+    body = [*nest(inside, [For(filter, "vector", lanes, (*before, *stores))])]
+    number = place
     for v in taps:
         assert isinstance(v.extent, int)
         number = number * v.extent + Index.of(v)
     own = [Buffer("taps", dtype, rows * filters, True)]
-    axes: tuple[Var, ...] = (inner, *taps, filter)
+    axes: tuple[Var, ...] = (*inside, *taps, filter)
     total = scalar.load("taps", number * filters + column, dtype)
-    if kernel.writes[0].index.coefficient(filter) != 1:
+    if rows > 1 and kernel.writes[0].index.coefficient(filter) != 1:
         tap = Var("tap", rows)
         value = scalar.load("taps", Index.of(tap) * filters + column, dtype)
         body.append(Transpose(filter, tap, "turned", column * rows + Index.of(tap), value, lanes))
         own.append(Buffer("turned", dtype, rows * filters, True))
-        axes = (filter, inner, *taps)
+        axes = (filter, *inside, *taps)
         total = scalar.load("turned", column * rows + number, dtype)
     writes = tuple(
         replace(w, index=w.index.substitute(change), value=scalar.substitute(w.value, change))

@@ -182,3 +182,12 @@ def test_an_image_too_large_to_stage_whose_rows_are_a_prime_number() -> None:
     y = convolve(x, w, (2, 3), ((4, 4), (1, 1)), (2, 2), 1)
     graph = Graph("rows", (x, w), {"y": y + 1})
     check(lower_graph(graph), graph, feed_of(graph, 2))
+
+
+def test_the_gradient_of_one_tap_of_a_prime_number_of_channels() -> None:
+    """Blocks of a single channel with a single tap: there is nothing to turn."""
+    x, w = ops.input("x", "f32", ("batch", 17, 16, 16)), ops.input("w", "f32", (16, 17, 1, 1))
+    y = convolve(x, w, (2, 2), ((0, 0),) * 2, (1, 1), 1)
+    g = ops.input("g", "f32", y.shape)
+    graph = Graph("tap", (x, g, w), {"dw": w - differentiate(y, [x, w], g)[1]})
+    check(lower_graph(graph), graph, feed_of(graph, 3))
