@@ -12,6 +12,7 @@ from __future__ import annotations
 from ir import scalar
 from ir.index import Var
 from ir.loops import For, Let, Store, Tile
+from ir.scalar import Scalar
 from ir.types import i64
 from nncompiler.codegen.dot import Dots
 from nncompiler.codegen.scope import Binding
@@ -191,10 +192,8 @@ class _Tiles(Blocks):
         t, e = self.t, self.e
         sums = list(sums)
         ones = t.lhs.kind == "const"  # the sum of the columns
-        left = "" if ones else self.pointer(t.lhs, at)
         copy = self.pointer(t.rhs, at)
         rhs = t.source if t.source is not None and self.is_copying else t.rhs
-        right = self.pointer(rhs, at)
         row_step = t.lhs.index.coefficient(t.m)
         is_packed = row_step is None
         is_padded = t.rhs.index.coefficient(t.n) is None  # packed: blocks of columns are whole
@@ -203,13 +202,15 @@ class _Tiles(Blocks):
         left_step = t.lhs.index.coefficient(axis) or 0
         right_step, copy_step = (x.index.coefficient(axis) or 0 for x in (rhs, t.rhs))
         is_stream = t.rhs.name in self.w.streams.read and self._is_read_seldom
+        left = [] if ones else self._stepped(t.lhs, at, axis, count)
+        right = self._stepped(rhs, at, axis, count)
         for step in range(count):
             if is_packed and step * left_step * self.dtype.bytes % LINE == 0:
-                read_ahead(e, e.address(left, step * left_step, self.dtype))
+                read_ahead(e, e.address(*left[step], self.dtype))
             columns = []
             for v in range(vectors):
-                offset = step * right_step + v * t.lanes
-                pointer = e.address(right, offset, self.dtype)
+                base, offset = right[step]
+                pointer = e.address(base, offset + v * t.lanes, self.dtype)
                 if is_stream and right_step == vectors * t.lanes:
                     read_far_ahead(e, pointer)
                 if mask is not None and v == vectors - 1 and not is_padded:
@@ -227,13 +228,26 @@ class _Tiles(Blocks):
                     sums[place] = self.e.add(sums[place], column)
                 continue
             for row in range(height):
-                pointer = e.address(left, row * row_step + step * left_step, self.dtype)
+                base, offset = left[step]
+                pointer = e.address(base, row * row_step + offset, self.dtype)
                 factor = e.splat(e.load(pointer, self.dtype), t.lanes)
                 for v in range(vectors):
                     place = (step * height + row) * vectors + v
                     place %= len(sums)
                     sums[place] = self.multiply_add(factor, columns[v], sums[place])
         return sums
+
+    def _stepped(
+        self, operand: Scalar, at: dict[Var, Value], axis: Var, count: int
+    ) -> list[tuple[str, int]]:
+        """Where the operand is read at so many steps along an axis: (pointer, elements on). Steps
+        that are not even (taps that share the rows of a strided image) are computed one by one."""
+        step, e = operand.index.coefficient(axis), self.e
+        if step is not None:
+            first = self.pointer(operand, at)
+            return [(first, number * step) for number in range(count)]
+        places = [{**at, axis: e.add(at[axis], constant(n, i64))} for n in range(count)]
+        return [(self.pointer(operand, place), 0) for place in places]
 
     @property
     def _is_read_seldom(self) -> bool:

@@ -18,7 +18,19 @@ from functools import partial
 from ir import scalar
 from ir.dependence import scalars
 from ir.index import Index, Var
-from ir.loops import Buffer, For, Function, Kernel, Stmt, Store, Tile, Transpose, statements
+from ir.loops import (
+    Accumulate,
+    Buffer,
+    For,
+    Function,
+    Init,
+    Kernel,
+    Stmt,
+    Store,
+    Tile,
+    Transpose,
+    statements,
+)
 from ir.places import Place, places, without
 from ir.scalar import Scalar
 from nncompiler.codegen.target import Target
@@ -260,7 +272,7 @@ def in_loops(
 def _is_fixed(stmt: Stmt, around: Sequence[Var], staged: set[str]) -> bool:
     """Is the statement a copy of what all images share?"""
     inner = list(statements([stmt]))
-    if any(isinstance(s, Tile) for s in inner):
+    if any(isinstance(s, (Tile, Init, Accumulate)) for s in inner):
         return False
     values = [x for s in inner for x in scalar.walk(scalars(s))]
     used = {v for x in values for v in scalar.variables(x)}

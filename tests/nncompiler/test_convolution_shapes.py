@@ -191,3 +191,22 @@ def test_the_gradient_of_one_tap_of_a_prime_number_of_channels() -> None:
     g = ops.input("g", "f32", y.shape)
     graph = Graph("tap", (x, g, w), {"dw": w - differentiate(y, [x, w], g)[1]})
     check(lower_graph(graph), graph, feed_of(graph, 3))
+
+
+def test_taps_that_share_the_rows_of_a_strided_image() -> None:
+    """Strides of 3 and dilation of 2: the steps along the taps are not even."""
+    x, w = ops.input("x", "f32", (2, 3, 94, 29)), ops.input("w", "f32", (30, 1, 7, 1))
+    y = convolve(x, w, (3, 2), ((0, 0),) * 2, (2, 1), 3)
+    graph = Graph("taps", (x, w), {"y": y + 1})
+    check(lower_graph(graph), graph, feed_of(graph, 2))
+
+
+def test_sums_that_are_begun_inside_of_the_loops_over_images() -> None:
+    """A weight's gradient of groups and taps that each have a staged copy: nothing else is left."""
+    x = ops.input("x", "f64", (33, 15, 7, 8, 6))
+    w = ops.input("w", "f64", (15, 1, 1, 5, 1))
+    pads = ((1, 4), (1, 3), (3, 2))
+    y = convolve(x, w, (2, 3, 5), pads, (2, 1, 2), 15)
+    g = ops.input("g", "f64", y.shape)
+    graph = Graph("sums", (x, g, w), {"dw": w - differentiate(y, [x, w], g)[1]})
+    check(lower_graph(graph), graph, feed_of(graph, 33))
