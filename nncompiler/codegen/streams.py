@@ -22,7 +22,6 @@ from nncompiler.schedule.heuristics import DEAR_COST, cost_of, size_of
 
 LINE = 64  # bytes; every buffer of a program begins at a multiple of it
 AHEAD = 4096  # bytes; about a page
-FIRST_CACHE, SECOND_CACHE = 3, 2  # LLVM's numbers of where a line is wanted
 NARROW = 128  # bits; vectors as short as that would ask for every line too often
 
 
@@ -88,22 +87,19 @@ class Streams:
 
 def read_ahead(e: Emitter, pointer: str) -> None:
     """Ask for the line a page later; it need not exist."""
-    _ask(e, e.op(f"getelementptr i8, ptr {pointer}, i64 {AHEAD}"), FIRST_CACHE)
+    fetch(e, e.op(f"getelementptr i8, ptr {pointer}, i64 {AHEAD}"))
 
 
 def read_far_ahead(e: Emitter, pointer: str) -> None:
     """The same where so little is computed with a line that two pages are read meanwhile."""
-    _ask(e, e.op(f"getelementptr i8, ptr {pointer}, i64 {2 * AHEAD}"), FIRST_CACHE)
+    fetch(e, e.op(f"getelementptr i8, ptr {pointer}, i64 {2 * AHEAD}"))
 
 
 def fetch(e: Emitter, pointer: str) -> None:
-    """Ask for the line of a pointer, which will be copied from the second cache."""
-    _ask(e, pointer, SECOND_CACHE)
-
-
-def _ask(e: Emitter, pointer: str, cache: int) -> None:
+    """Ask for the line of a pointer, into the first cache: what is thrown out there before it is
+    read waits in the second one."""
     e.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-    e.do(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 {cache}, i32 1)")
+    e.do(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 3, i32 1)")
 
 
 def _values(body: Iterable[Stmt]) -> list[Scalar]:

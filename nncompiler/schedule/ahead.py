@@ -5,7 +5,7 @@
         tile j < 64, p < 64:  prefetch some lines of x[i, all k, block + 1];  y = w * staged
 
 Rows of an operand lie pages apart and a block takes few lines of each, which no hardware foresees;
-while one block is multiplied, the lines of the next one arrive in the second cache.
+while one block is multiplied, the lines of the next one arrive.
 """
 
 from __future__ import annotations

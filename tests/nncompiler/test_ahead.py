@@ -116,7 +116,7 @@ def test_asking_changes_no_value() -> None:
         )
 
 
-def test_lines_are_wanted_in_the_second_cache() -> None:
+def test_lines_are_asked_for_by_one_instruction() -> None:
     target = preset("avx512")
     lowered = lower_graph(pointwise(64, 64, 32), target=target)
-    assert "prefetcht1" in assembly(lowered.module, target)
+    assert "prefetcht0" in assembly(lowered.module, target)
