@@ -12,6 +12,7 @@ from ir.scalar import Scalar
 from ir.types import DType
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.heuristics import fitting_lanes
+from nncompiler.schedule.pack import nest
 from nncompiler.schedule.tiling import at
 from nncompiler.schedule.transforms import TAPS, Transforms, both_ways
 
@@ -39,15 +40,32 @@ def transformed_weights(
     step = place_of_weights(channel, width, target, dtype)
     block = size**2 * step
     packed = Buffer("weights", dtype, filters.extent // width * block, True)
-    load, copies, buffers = _side_by_side(weights, taps, filters, lanes)
+    around, rows = _parts(weights, channel, filters, lanes)
+    whole = Index.of(rows) if not around else Index.of(around[0]) * lanes + Index.of(rows)
+    here = scalar.substitute(weights, {filters: whole})
+    load, copies, buffers = _side_by_side(here, taps, rows, lanes)
     i, j = taps
     elements = [[at(load, {i: a, j: b}) for b in range(TAPS)] for a in range(TAPS)]
-    place = Index.of(filters) // width * block + Index.of(filters) % width
+    place = whole // width * block + whole % width
     place = place + Index.of(channel) * width
     values = both_ways(transforms.weights, elements)
     stores = [Store(packed.name, place + n * step, value) for n, value in enumerate(values)]
-    loop = For(filters, "vector", lanes, tuple(stores))
-    return For(channel, "serial", 1, (*copies, loop)), packed, buffers
+    loop = For(rows, "vector", lanes, tuple(stores))
+    body = For(channel, "serial", 1, (*copies, loop))
+    return nest(around, body), packed, buffers
+
+
+def _parts(weights: Scalar, channel: Var, filters: Var, lanes: int) -> tuple[tuple[Var, ...], Var]:
+    """(the loop over parts of the filters, if there is one; the filters of a part).
+
+    Rows of filters lie thousands of bytes apart, on the same few lines of the first cache: of all
+    of them at once no line would be there for the next channel; those of one vector stay.
+    """
+    assert isinstance(filters.extent, int)
+    near, far = (abs(weights.index.coefficient(v) or 0) for v in (channel, filters))
+    if far < near or filters.extent <= lanes or filters.extent % lanes:
+        return (), filters
+    return (Var(f"{filters.name}_part", filters.extent // lanes),), Var(filters.name, lanes)
 
 
 def _side_by_side(
