@@ -11,17 +11,22 @@ while one block is multiplied, the lines of the next one arrive.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
+from ir import scalar
 from ir.index import Index, Var
 from ir.loops import For, Prefetch, Stmt, Tile
+from ir.places import Place
 from ir.scalar import Scalar
+from nncompiler.schedule.heuristics import size_of
 
 LINE = 64  # bytes
 MOST = 64  # lines that a register tile asks for
 
 Walk = Sequence[tuple[int, int]]  # loops, the outermost first: how often, how many elements further
+Requests = Callable[[Tile, Sequence[Var]], Sequence[Prefetch]]  # of a tile in loops
 
 
 def ask_ahead(
@@ -31,7 +36,7 @@ def ask_ahead(
     it will hold next: the walk's, from where all but the loops `around` the copy begin."""
     index = operand.index.substitute(_following(around))
     start = index.substitute({v: Index() for v in index.variables if v not in around})
-    return _asking(body, operand.name, start, walk, name)
+    return _asking(body, (), partial(_requests, operand.name, start, walk, name))
 
 
 def lines_of(elements: int, operand: Scalar) -> tuple[int, int]:
@@ -40,38 +45,64 @@ def lines_of(elements: int, operand: Scalar) -> tuple[int, int]:
     return -(-elements // line), line
 
 
-def _asking(
-    body: Sequence[Stmt], buffer: str, start: Index, walk: Walk, name: str
+def ask_for_image(
+    body: Sequence[Stmt], operand: Scalar, ways: Sequence[Place], image: Var, name: str
 ) -> tuple[Stmt, ...]:
+    """The same for all that `ways` read of the next image, where that is constant."""
+    start, loops = operand.index, []
+    for p in sorted(ways, key=lambda p: p.unit):
+        first, count = 0, p.extent
+        if p.guard is not None:
+            fixed = p.guard.value.substitute({v: Index() for v, _ in p.terms})
+            if fixed.terms or not isinstance(p.guard.high, int):
+                return tuple(body)
+            first, count = p.guard.low - fixed.constant, p.guard.high - p.guard.low
+        assert isinstance(count, int)
+        start = start + first * p.unit
+        loops.append((count, p.unit))
+    reach = 1
+    while loops and loops[0][1] < reach + lines_of(1, operand)[1]:  # no whole line is left out
+        count, unit = loops.pop(0)
+        reach += (count - 1) * unit
+    moved = scalar.load(operand.name, start, operand.dtype)
+    return ask_ahead(body, moved, [image], [*reversed(loops), lines_of(reach, operand)], name)
+
+
+def _asking(body: Sequence[Stmt], outer: Sequence[Var], requests: Requests) -> tuple[Stmt, ...]:
+    """The statements within the loops `outer`."""
     found: list[Stmt] = []
     for stmt in body:
         match stmt:
-            case For(body=inner):
-                stmt = replace(stmt, body=_asking(inner, buffer, start, walk, name))
-            case Tile(rhs=rhs) if rhs.name == name:
-                places = _shares(stmt, walk)
-                stmt = replace(stmt, ahead=tuple(Prefetch(buffer, start + p) for p in places))
+            case For(var=var, body=inner):
+                stmt = replace(stmt, body=_asking(inner, (*outer, var), requests))
+            case Tile():
+                stmt = replace(stmt, ahead=(*stmt.ahead, *requests(stmt, outer)))
         found.append(stmt)
     return tuple(found)
 
 
-def _shares(tile: Tile, walk: Walk) -> list[Index]:
-    """Where the lines lie that each register tile asks for, so that together they ask for all."""
-    rows, columns = tile.m.extent, tile.n.extent
-    if not isinstance(rows, int) or not isinstance(columns, int):
+def _requests(
+    buffer: str, start: Index, walk: Walk, name: str, tile: Tile, outer: Sequence[Var]
+) -> list[Prefetch]:
+    """Each register tile asks for its share of the lines, so that together they ask for all."""
+    static = [v for v in (*outer, tile.m, tile.n) if isinstance(v.extent, int)]
+    if tile.rhs.name != name or len(static) < len(outer) + 2:
         return []
-    height, across = tile.rows[0], -(-columns // tile.columns)
-    tiles = -(-rows // height) * across
+    number, tiles = Index(), 1
+    for v in static:
+        step = {tile.m: tile.rows[0], tile.n: tile.columns}.get(v, 1)
+        count = -(-size_of(v.extent) // step)
+        number, tiles = number * count + Index.of(v) // step, tiles * count
     each = -(-math.prod(count for count, _ in walk) // tiles)
     if each > MOST:
         return []
     parts, places = _cut(walk, each)
-    number = Index.of(tile.m) // height * across + Index.of(tile.n) // tile.columns
     number = number * math.prod(count for count, _ in parts) // tiles
     first = Index()
     for count, step in reversed(parts[1:]):
         first, number = first + number % count * step, number // count
-    return [first + number * parts[0][1] + place for place in places]
+    first = start + first + number * parts[0][1]
+    return [Prefetch(buffer, first + place) for place in places]
 
 
 def _cut(walk: Walk, least: int) -> tuple[Walk, list[int]]:

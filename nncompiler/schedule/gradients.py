@@ -5,8 +5,9 @@
         sums[n][i, j, c, f] = sum over h, w of x[h*s + i, w*s + j, c] * g[h, w, f]
     w[f, c, i, j] = ... the sum of sums over n
 
-Both operands of an image stay in the second cache while all taps read them; sums of its own for
-every image let threads share the images and keep the order of additions.
+Both operands of an image stay in the second cache while all taps read them, which ask for those of
+the next image; sums of its own for every image let threads share the images and keep the order of
+additions. With one tap lanes run over the channels, and g is read as it lies.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ir.record import dataclass
 from ir.scalar import Scalar
 from ir.types import Extent, multiply
 from nncompiler.codegen.target import Target
+from nncompiler.schedule.ahead import ask_for_image
 from nncompiler.schedule.heuristics import fitting_lanes, size_of, tile_rows, tile_shape
 from nncompiler.schedule.results import row_major, sum_of
 from nncompiler.schedule.staging import stage
@@ -83,6 +85,13 @@ def find_image_gradient(kernel: Kernel, number: int) -> Gradient | None:
         return None
     last = [p for p in found if p.terms[0][0] == channel]
     ways = [p for p in found if p not in last and not set(images) & {v for v, _ in p.terms}]
+    image_of = images[0] if images else None
+    is_in_order = not taps and kernel.writes[0].index.coefficient(channel) == 1
+    if is_in_order and size_of(channel.extent) >= LEAST_FILTERS:
+        # the image is turned instead, and the result lies as it is computed
+        rows = (by_var[filter], *(by_var[v] for v in spots))
+        lanes = (*ways, *last)
+        return Gradient(other, image, rows, lanes, filter, channel, (), spots, image_of)
     return Gradient(
         image,
         other,
@@ -92,7 +101,7 @@ def find_image_gradient(kernel: Kernel, number: int) -> Gradient | None:
         filter,
         taps,
         spots,
-        images[0] if images else None,
+        image_of,
     )
 
 
@@ -102,8 +111,11 @@ def plan_image_gradient(
     """The scheduled kernel and its loops; None where a thread would need too much memory."""
     dtype, channel, filter = site.image.dtype, site.channel, site.filter
     lanes = target.lanes(dtype)
-    left, copies, staged = stage(site.image, site.ways, (), lanes, "staged")
-    right, other_copies, other_staged = stage(site.other, site.other_ways, (), lanes, "other")
+    right, copies, other = stage(site.other, site.other_ways, (), lanes, "other")
+    left, buffers = site.image, [other]
+    if site.taps or all(p.unit != 1 for p in site.ways):
+        left, others, staged = stage(site.image, site.ways, (), lanes, "staged")
+        copies, buffers = (*others, *copies), [staged, other]
     index, size = row_major((*site.taps, channel, filter))
     around = [] if site.images is None else [site.images]
     whole = index + Index.of(site.images) * size if site.images else index
@@ -124,7 +136,11 @@ def plan_image_gradient(
         filter_lanes,
         UNROLL,
     )
-    body = nest(around, [*copies, *other_copies, *nest(site.taps, [tile])])
+    inside = nest(site.taps, [tile])
+    for v in around:
+        inside = ask_for_image(inside, site.image, site.ways, v, right.name)
+        inside = ask_for_image(inside, site.other, site.other_ways, v, right.name)
+    body = nest(around, [*copies, *inside])
     sums = Buffer("sums", dtype, multiply([*(v.extent for v in around), size]), True)
 
     def values(change: dict[Var, Index]) -> tuple[list[Scalar], list[Stmt]]:
@@ -135,7 +151,7 @@ def plan_image_gradient(
         return sums_of_images(loads, site.images)
 
     last, scratch, workspace = finish_taps(kernel, channel, filter, site.taps, values, target)
-    own, shared = ((staged, other_staged), ()) if around else ((), (staged, other_staged))
+    own, shared = (buffers, []) if around else ([], buffers)
     function = Function(
         kernel.label,
         kernel.buffers,

@@ -174,9 +174,10 @@ def _blocking(
     if is_static and operands > target.l2:
         if rest and steps >= LONG_SLICE:
             return [Partial(first.name, 1)]
-        is_long = size_of(first.extent) >= MANY_SLICES * LONG_SLICE
-        if not rest and is_long and not is_packed and size_of(m.extent) >= REREAD:
-            return [Partial(first.name, LONG_SLICE)]
+        length = -(-LONG_SLICE // steps)
+        is_long = size_of(first.extent) >= MANY_SLICES * length
+        if is_long and not is_packed and size_of(m.extent) >= REREAD:
+            return [Partial(first.name, length)]
     assert isinstance(n.extent, int)
     columns = n.extent
     weights = math.prod(

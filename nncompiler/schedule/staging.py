@@ -20,6 +20,8 @@ from ir.scalar import Scalar
 from ir.types import Dim, multiply
 from nncompiler.schedule.heuristics import fitting_lanes
 
+MOST_APART = 4  # elements from lane to lane, which still are few loads and shuffles
+
 
 def stage(
     operand: Scalar, order: Sequence[Place], around: Sequence[Var], lanes: int, name: str
@@ -54,8 +56,9 @@ class _Copy:
     ) -> None:
         self.operand, self.order, self.axes = operand, order, axes
         self.name, self.target, self.lanes = name, target, lanes
-        together = [n for n, p in enumerate(order) if p.unit == 1 and isinstance(p.extent, int)]
-        self.along = together[0] if together else len(order) - 1
+        near = [(p.unit, n) for n, p in enumerate(order) if isinstance(p.extent, int)]
+        unit, nearest = min(near, default=(0, 0))
+        self.along = nearest if 1 <= unit <= MOST_APART else len(order) - 1
         self.pieces = _pieces(order[self.along])
         if len(order) > 1 and self._are_neighbours:
             self._join()

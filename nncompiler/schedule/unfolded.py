@@ -34,12 +34,11 @@ from nncompiler.schedule.images import (
     with_operand,
 )
 from nncompiler.schedule.pack import moves
-from nncompiler.schedule.staging import stage
+from nncompiler.schedule.staging import MOST_APART, stage
 from nncompiler.schedule.tiling import nest
 
 UNFOLDED = "unfolded"  # the copy
 LEAST_POINTS, LEAST_FILL = 32, 0.8  # of a block of the result, and of its vectors
-MOST_APART = 4  # elements from lane to lane, which still are few loads and shuffles
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,16 @@ def few(width: int, filters: int, dtype: str = "f32") -> Graph:
     return Graph("few", (x, g), {"dw": ops.contract(windows, g, "nchwij,nfhw->fcij") * 2})
 
 
+def strided_channels_last() -> Graph:
+    """The weight gradient of a 1 x 1 convolution that reads every second point."""
+    x = ops.input("x", "f32", ("batch", 32, 32, 16))
+    g = ops.input("g", "f32", ("batch", 16, 16, 32))
+    w = ops.input("w", "f32", (32, 16, 1, 1))
+    y = convolve(ops.transpose(x, (0, 3, 1, 2)), w, (2, 2), ((0, 0),) * 2, (1, 1), 1)
+    _, dw = differentiate(y, [x, w], ops.transpose(g, (0, 3, 1, 2)))
+    return Graph("strided", (x, g), {"dw": dw})
+
+
 def product() -> Graph:
     a, b = ops.input("a", "f32", (40, 5, 70)), ops.input("b", "f32", (192, 70))
     return Graph("product", (a, b), {"y": ops.contract(a, b, "pmk,nk->pmn")})
@@ -87,6 +97,7 @@ CASES = {
     "partial sums of one stretch": (staged_in_one_walk(), Partial),
     "sums over padded windows": (padded_windows(), TileBy),
     "slices of one long sum": (over_time(), Partial),
+    "slices of many rows": (strided_channels_last(), Partial),
     "turned result": (convolution("y", 3), Pack),
     "blocks of columns": (product(), Outermost),
 }

@@ -89,6 +89,45 @@ def test_gradient_of_weights_is_its_definition(name: str) -> None:
     check(strided(name, "dw"))
 
 
+def gradient(channels: int, filters: int, kernel: int) -> Function:
+    x = ops.input("x", "f32", ("batch", channels, 32, 32))
+    w = ops.input("w", "f32", (filters, channels, kernel, kernel))
+    y = convolve(x, w, (2, 2), ((kernel // 2,) * 2,) * 2, (1, 1), 1)
+    g = ops.input("g", "f32", y.shape)
+    return loops(Graph("gradient", (x, g), {"dw": differentiate(y, [w], g)[0]}))
+
+
+def test_gradient_of_one_tap_turns_the_smaller_operand_alone() -> None:
+    function = gradient(32, 64, 1)
+    turned = [s for s in statements(function.body) if isinstance(s, Transpose)]
+    assert [s.value.name for s in turned] == ["x"]
+    (tile,) = (s for s in statements(function.body) if isinstance(s, Tile))
+    assert tile.lhs.name == "g"
+
+
+def test_gradients_ask_for_the_next_image() -> None:
+    """All lines of both operands, shared among the tiles of all taps."""
+    function = gradient(16, 32, 3)
+    axes, (tile,) = [], [s for s in statements(function.body) if isinstance(s, Tile)]
+    for s in statements(function.body):
+        axes += [s.var] if isinstance(s, For) and tile in statements(s.body) else []
+    image, *taps = axes
+    steps = [1] * len(taps) + [tile.rows[0], tile.columns]
+    inner = [*taps, tile.m, tile.n]
+    ranges = [range(0, int(str(v.extent)), n) for v, n in zip(inner, steps, strict=True)]
+    for name, size in (("x", 16 * 32 * 32), ("g", 32 * 16 * 16)):
+        asked = {
+            p.index.evaluate(
+                {image.name: 4, **dict(zip((v.name for v in inner), values, strict=True))}
+            )
+            // LINE
+            for p in tile.ahead
+            if p.buffer == name
+            for values in product(*ranges)
+        }
+        assert asked == set(range(5 * size // LINE, 6 * size // LINE))
+
+
 def test_nothing_is_transposed_and_sums_are_written_where_they_belong() -> None:
     inner = list(statements(loops(strided("3 x 3")).body))
     assert not any(isinstance(s, Transpose) for s in inner)
