@@ -42,6 +42,12 @@ class Way:
         """How many spots there are."""
         return _known(self.spot)
 
+    @property
+    def met(self) -> int:
+        """How many taps of all spots meet an element or the border, and no zero between them."""
+        sums = (s + self.far * t + self.shift for s in range(self.extent) for t in range(self.size))
+        return sum(place % self.stride == 0 for place in sums)
+
 
 @dataclass(frozen=True)
 class Dilated:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ir import scalar
 from ir.dependence import scalars
+from ir.dilated import dilated
 from ir.index import Var
 from ir.loops import For, Kernel, Stmt
 from ir.sparse_loops import PairSums, Sweep
@@ -28,8 +29,19 @@ def flops(kernel: Kernel) -> Cost:
         return _times((kernel.sparse.row,), 2 * _terms(kernel.sparse, kernel))
     inner = sum(s.kind == "apply" for s in scalar.walk(full)) + len(kernel.reductions)
     outer = sum(s.kind == "apply" for s in scalar.walk(row))
+    return _sum([_times(_multiplied(kernel), inner), _times(kernel.axes, outer)])
+
+
+def _multiplied(kernel: Kernel) -> tuple[Var, ...]:
+    """The axes of all points at which something is computed: of windows over zeros between elements
+    those where an element is met."""
     every = (*kernel.axes, *kernel.reduce_axes)
-    return _sum([_times(every, inner), _times(kernel.axes, outer)])
+    if kernel.recipe != "contract":
+        return every
+    found = [dilated(x, kernel.reduce_axes) for r in kernel.reductions for x in r.value.args]
+    ways = [way for d in found if d is not None for way in d.ways]
+    gone = {v for way in ways for v in (way.spot, way.tap)}
+    return (*(v for v in every if v not in gone), *(Var("met", way.met) for way in ways))
 
 
 def _terms(stmt: Sweep | PairSums, kernel: Kernel) -> int:

@@ -8,7 +8,7 @@ A phase has taps of its own and multiplies no zeros.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ir.dilated import Way
 from ir.index import Index, Var
@@ -17,13 +17,15 @@ from ir.index import Index, Var
 @dataclass(frozen=True)
 class Phase:
     """`count` neighbouring remainders from `first` on: spot stride * p + first + number meets
-    element p + origin + far * step with tap start + stride * step - number, for `taps` steps."""
+    element p + origin + far * step with tap start + stride * step - number, for `taps` steps.
+    All of them have as many spots: `rest` tells whether one more after the last whole stride."""
 
     first: int
     count: int
     start: int
     taps: int
     origin: int
+    rest: bool
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,15 @@ class Axis:
         way, found = self.way, list[Phase]()
         for q in range(way.stride):
             start = -(q + way.shift) % way.stride
-            taps, origin = (
-                len(range(start, way.size, way.stride)),
-                (q + start + way.shift) // way.stride,
-            )
-            last = found[-1] if found else None
-            if last and (last.taps, last.origin, last.start - last.count) == (taps, origin, start):
-                found[-1] = Phase(last.first, last.count + 1, last.start, taps, origin)
+            taps = len(range(start, way.size, way.stride))
+            origin = (q + start + way.shift) // way.stride
+            rest = q < way.extent % way.stride
+            before = found.pop() if found else Phase(q, 0, start, taps, origin, rest)
+            first = replace(before, count=0)
+            if first == Phase(before.first, 0, start + before.count, taps, origin, rest):
+                found.append(replace(before, count=before.count + 1))
             else:
-                found.append(Phase(q, 1, start, taps, origin))
+                found += [before, Phase(q, 1, start, taps, origin, rest)]
         return tuple(found)
 
     @property

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ir import scalar
 from ir.index import Guard, Index, Var
-from ir.loops import Buffer, For, Stmt, Store
+from ir.loops import Buffer, For, Stmt, Store, Transpose
 from ir.scalar import Scalar
 from nncompiler.schedule.heuristics import fitting_lanes, size_of
 from nncompiler.schedule.phases import Axis, Phase
@@ -24,13 +24,12 @@ from nncompiler.schedule.pieces import decided
 Stmts = tuple[Stmt, ...]
 Piece = tuple[int, int, bool | None]  # start, count, whether it is there
 
-LONGEST = 64  # elements of a row that is copied more than once
-
 
 @dataclass(frozen=True)
 class Spread:
-    """The copy of what a block reads: shifts x channels x rows x columns. A block has `counts`
-    quotients along the axes, from `starts` on."""
+    """The copy of what a block reads: shifts x channels x rows x columns, or the channels last. A
+    block has `counts` quotients along the axes, from `starts` on. `is_joined`: rows lie side by
+    side, in one copy for every element that is reached."""
 
     operand: Scalar
     axes: tuple[Axis, ...]
@@ -38,11 +37,13 @@ class Spread:
     starts: tuple[Index, ...]
     counts: tuple[int, ...]
     name: str
+    is_joined: bool
+    is_last: bool
 
     @property
-    def is_joined(self) -> bool:
-        """Do rows lie side by side, one copy for every element that is reached?"""
-        return len(self.axes) > 1 and self.counts[-1] <= LONGEST
+    def near(self) -> Var | None:
+        """The channels that are neighbours in the operand."""
+        return next((v for v in self.channels if self.operand.index.coefficient(v) == 1), None)
 
     @property
     def shifts(self) -> int:
@@ -70,12 +71,17 @@ class Spread:
 
     def index(self, shift: Index, places: Sequence[Index]) -> Index:
         """Where an element lies: its shift, then for every axis the place after the lowest."""
+        channels = [(Index.of(v), size_of(v.extent)) for v in self._channels]
+        along = list(zip(places, (*self.rows, self.columns), strict=True))
         found = shift
-        for v in self.channels:
-            found = found * size_of(v.extent) + Index.of(v)
-        for place, extent in zip(places, (*self.rows, self.columns), strict=True):
+        for place, extent in (*along, *channels) if self.is_last else (*channels, *along):
             found = found * extent + place
         return found
+
+    @property
+    def _channels(self) -> tuple[Var, ...]:
+        """Those that are neighbours as the last ones."""
+        return tuple(sorted(self.channels, key=lambda v: v == self.near))
 
     def read(self, phases: Sequence[Phase], spots: Sequence[Index]) -> Scalar:
         """The load of it for the phases of the axes, at quotients of the block."""
@@ -93,8 +99,9 @@ class Spread:
     def copies(self, lanes: int) -> Stmts:
         """The loops that make the copy."""
         body = self._rows((), (), lanes)
-        for v in reversed(self.channels):
-            body = (For(v, "serial", 1, body),)
+        for v in reversed(self._channels):
+            if v != self.near:
+                body = (For(v, "serial", 1, body),)
         return body
 
     def _rows(self, rows: tuple[Index, ...], guards: tuple[Guard, ...], lanes: int) -> Stmts:
@@ -142,9 +149,22 @@ class Spread:
                     element = place + self.starts[number] + offset + axis.lowest
                     limits = () if there else (Guard(element, axis.way.low, axis.way.high),)
                     value = self._element((*rows, place + offset), (*guards, *limits))
-                store = Store(self.name, target, value)
-                found.append(For(column, "vector", fitting_lanes(count, lanes), (store,)))
+                found.append(self._copied(column, Store(self.name, target, value), lanes))
         return tuple(found)
+
+    def _copied(self, column: Var, store: Store, lanes: int) -> Stmt:
+        """The loop over columns; where the operand's channels are neighbours, that over them, too:
+        lanes run over what lies together in both, else a square of values is turned."""
+        near = self.near
+        if near is None:
+            return For(column, "vector", fitting_lanes(column.extent, lanes), (store,))
+        if self.is_last:
+            channels = For(near, "vector", fitting_lanes(near.extent, lanes), (store,))
+            return For(column, "serial", 1, (channels,))
+        if store.value.kind == "load" and column.extent != 1 and near.extent != 1:
+            return Transpose(near, column, store.buffer, store.index, store.value, lanes)
+        columns = For(column, "vector", fitting_lanes(column.extent, lanes), (store,))
+        return For(near, "serial", 1, (columns,))
 
     def _element(self, places: Sequence[Index], guards: tuple[Guard, ...]) -> Scalar:
         """What lies at places after the lowest, where the guards hold."""
@@ -162,11 +182,10 @@ class Spread:
         column = Var(f"{self.name}_zero", self.columns)
         places = (*rows, *(Index.of(v) for v in inner), Index.of(column))
         zero = scalar.const(0, self.operand.dtype)
-        stores = tuple(
-            Store(self.name, self.index(Index.of(shift), places), zero)
+        body: Stmts = tuple(
+            self._copied(column, Store(self.name, self.index(Index.of(shift), places), zero), lanes)
             for shift in range(self.shifts)
         )
-        body: Stmts = (For(column, "vector", fitting_lanes(self.columns, lanes), stores),)
         for v in reversed(inner):
             body = (For(v, "serial", 1, body),)
         return body

@@ -13,6 +13,7 @@ the phases meet when results are computed from their sums, by a shuffle.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -20,9 +21,10 @@ from itertools import product
 from ir import scalar
 from ir.dilated import dilated
 from ir.index import Index, Var
-from ir.loops import Buffer, For, Function, Kernel, Stmt, Store, Tile, TileBy, Vectorize
+from ir.loops import Buffer, For, Function, Kernel, Stmt, Store, Tile, TileBy, Vectorize, Write
 from ir.scalar import Scalar
 from nncompiler.codegen.target import Target
+from nncompiler.schedule.apply import stores
 from nncompiler.schedule.heuristics import fitting_lanes, size_of, tile_rows, tile_shape
 from nncompiler.schedule.images import SCRATCH
 from nncompiler.schedule.pack import moves, pack
@@ -31,8 +33,12 @@ from nncompiler.schedule.results import results, sum_of
 from nncompiler.schedule.spreading import Spread
 from nncompiler.schedule.tiling import nest
 
+LONGEST = 64  # elements of a row that is copied more than once
 TALL = 8  # channels that are better two vectors wide
 UNROLL = 4  # steps of a tile
+
+Phases = tuple[Phase, ...]
+Stmts = tuple[Stmt, ...]
 
 
 @dataclass(frozen=True)
@@ -46,11 +52,6 @@ class Strided:
     around: tuple[Var, ...]
     filters: tuple[Var, ...]
     channels: tuple[Var, ...]
-
-    @property
-    def count(self) -> int:
-        """How many results a spot has in all channels."""
-        return math.prod(size_of(v.extent) for v in self.filters)
 
 
 def find_strided(kernel: Kernel) -> Strided | None:
@@ -76,35 +77,65 @@ def find_strided(kernel: Kernel) -> Strided | None:
 
 def plan_strided(kernel: Kernel, site: Strided, target: Target) -> tuple[Kernel, Function]:
     """The scheduled kernel and its loops."""
-    plan = _Plan(kernel, site, target)
+    filter = _neighbours(kernel, site, target)
+    plan = (
+        _Spots(kernel, site, target) if filter is None else _Filters(kernel, site, target, filter)
+    )
     return replace(kernel, schedule=plan.schedule), plan.function()
 
 
-class _Plan:
-    """Loops for blocks of `height` spots along the first axis."""
+def _neighbours(kernel: Kernel, site: Strided, target: Target) -> Var | None:
+    """The channels of the result that lie together in memory, where they fill the lanes."""
+    least = target.lanes(site.image.dtype) // 2
+    for v in site.filters:
+        if size_of(v.extent) >= least and all(w.index.coefficient(v) == 1 for w in kernel.writes):
+            return v
+    return None
+
+
+class _Plan(ABC):
+    """Loops for blocks of `height` spots along the first axis, with tiles of `row` x `column`."""
+
+    row: Var
+    column: Var
 
     def __init__(self, kernel: Kernel, site: Strided, target: Target) -> None:
         self.kernel, self.site, self.target = kernel, site, target
         self.dtype = site.image.dtype
-        self.row = max(site.filters, key=lambda v: size_of(v.extent), default=Var("one", 1))
         self.height = self._height()
-        largest = self._block(Index(), self.height)
-        self.spots = _spots(largest)[-1]
-        lanes = target.lanes(self.dtype)
-        self.lanes = fitting_lanes(self.spots.extent, lanes)
-        # what spots read streams from the second cache: tall tiles read it less often
-        is_tall = size_of(self.row.extent) >= TALL
-        spots = 2 * self.lanes if is_tall else size_of(self.spots.extent)
-        shape = tile_shape(self.row.extent, spots, self.lanes, target.registers)
+        self.largest = self.block(Index(), self.height)
+        self.scratch, self.workspace = [self.largest.buffer], list[Buffer]()
+
+    @abstractmethod
+    def block(self, start: Index, height: int) -> Spread:
+        """What `height` spots of the first axis read, from spot `start` on."""
+
+    @abstractmethod
+    def size(self, block: Spread) -> int:
+        """How many elements a thread keeps for a block."""
+
+    @abstractmethod
+    def phase(
+        self, block: Spread, start: Index, height: int, phases: Phases, weights: Scalar
+    ) -> Stmts:
+        """All that a phase does in a block."""
+
+    @abstractmethod
+    def results(self, block: Spread, start: Index, height: int) -> Stmts:
+        """What is done after all phases."""
+
+    def _tiled(self, row: Var, column: Var, columns: int) -> None:
+        """Choose the tile, as if it had so many columns."""
+        self.row, self.column = row, column
+        self.lanes = fitting_lanes(column.extent, self.target.lanes(self.dtype))
+        shape = tile_shape(row.extent, columns, self.lanes, self.target.registers)
         self.vectors, self.rows = shape
-        sums = Buffer("sums", self.dtype, self._sums(largest), True)
-        self.scratch, self.workspace = [largest.buffer, sums], list[Buffer]()
 
     @property
     def schedule(self) -> tuple[Vectorize | TileBy, ...]:
         return (
-            Vectorize(self.spots.name, self.lanes),
-            TileBy(self.spots.name, self.vectors * self.lanes),
+            Vectorize(self.column.name, self.lanes),
+            TileBy(self.column.name, self.vectors * self.lanes),
             TileBy(self.row.name, self.rows),
         )
 
@@ -115,7 +146,7 @@ class _Plan:
         first = self.site.axes[0].way
         blocks, rest = divmod(first.extent, self.height)
         number = Var(f"{first.spot}_block", blocks)
-        body: tuple[Stmt, ...] = ()
+        body: Stmts = ()
         if blocks:
             start = Index.of(number) * self.height
             body = nest([number], self._work(start, self.height, weights))
@@ -127,128 +158,212 @@ class _Plan:
         label, buffers = self.kernel.label, self.kernel.buffers
         return Function(label, buffers, body, tuple(self.scratch), tuple(self.workspace))
 
-    # ------------------------------------------------------------ blocks
-
-    def _block(self, start: Index, height: int) -> Spread:
-        """What `height` spots of the first axis read, from spot `start` on."""
-        site = self.site
-        first, *rest = (a.way for a in site.axes)
-        extents = (height, *(w.extent for w in rest))
-        counts = [-(-n // a.way.stride) for n, a in zip(extents, site.axes, strict=True)]
-        counts[-1] = max(counts[-1], 2)  # lanes run over no axis of one spot
-        starts = (start // first.stride, *(Index() for _ in rest))
-        return Spread(site.image, site.axes, site.channels, starts, tuple(counts), "staged")
-
-    def _sums(self, block: Spread) -> int:
-        """How many sums a block has."""
-        strides = math.prod(a.way.stride for a in self.site.axes)
-        return strides * self.site.count * math.prod(block.counts)
-
     def _height(self) -> int:
         """Spots along the first axis that are computed at a time: as many as the caches hold, the
         same number in every block where that is not much less."""
         way = self.site.axes[0].way
         fitting = [way.stride]
         for height in range(2 * way.stride, way.extent + way.stride, way.stride):
-            block = self._block(Index(), height)
-            if (block.size + self._sums(block)) * self.dtype.bytes <= SCRATCH:
+            if self.size(self.block(Index(), height)) * self.dtype.bytes <= SCRATCH:
                 fitting.append(height)
         most = min(max(fitting), way.extent)
         even = [h for h in fitting if way.extent % h == 0 and 2 * h > most]
         return most if most == way.extent else max(even, default=most)
 
-    def _work(
-        self, start: Index, height: int, weights: Mapping[tuple[Phase, ...], Scalar]
-    ) -> tuple[Stmt, ...]:
+    def _work(self, start: Index, height: int, weights: Mapping[Phases, Scalar]) -> Stmts:
         """All of a block: the copy, the sums phase by phase, and the results."""
-        block = self._block(start, height)
+        block = self.block(start, height)
         found = [*block.copies(self.target.lanes(self.dtype))]
-        for phases, lhs in weights.items():
-            found += self._phase(block, phases, lhs)
-        return (*found, *self._results(block, start, height))
+        for phases, load in weights.items():
+            found += self.phase(block, start, height, phases, load)
+        return (*found, *self.results(block, start, height))
+
+    def quotients(self, height: int) -> list[int]:
+        """How many quotients the spots of a block have along every axis."""
+        ways = [a.way for a in self.site.axes]
+        extents = (height, *(w.extent for w in ways[1:]))
+        return [-(-n // w.stride) for n, w in zip(extents, ways, strict=True)]
+
+    def starts(self, start: Index) -> tuple[Index, ...]:
+        first, *rest = self.site.axes
+        return (start // first.way.stride, *(Index() for _ in rest))
 
     # ------------------------------------------------------------ one phase
 
-    def _weights(self, number: int, phases: Sequence[Phase]) -> tuple[Scalar, tuple[Stmt, ...]]:
+    def _weights(self, number: int, phases: Phases) -> tuple[Scalar, Stmts]:
         """What a phase multiplies with, in the order in which it does: (load, statements)."""
         site, axes = self.site, list(zip(self.site.axes, phases, strict=True))
         changes = {v: index for axis, phase in axes for v, index in axis.changes(phase).items()}
         operand = scalar.substitute(site.other, changes)
-        if not moves(operand, self.row):
+        wide = self.column if self.column in site.filters else self.row
+        if not moves(operand, wide):
             return operand, ()
-        numbers = tuple(axis.number(phase) for axis, phase in axes)
         steps = tuple(axis.step(phase) for axis, phase in axes)
         kernel = replace(
             self.kernel,
-            axes=(*site.around, *numbers, *site.filters),
+            axes=(*site.around, *self.numbers(phases), *site.filters),
             reduce_axes=(*steps, *site.channels),
         )
-        filters = size_of(self.row.extent)
+        filters = size_of(wide.extent)
+        block = self.vectors * self.lanes if wide == self.column else filters
         lanes = fitting_lanes(filters, self.target.lanes(self.dtype))
-        load, copy, buffer = pack(kernel, self.row, filters, operand, lanes, f"weights{number}")
+        load, copy, buffer = pack(kernel, wide, block, operand, lanes, f"weights{number}")
         self.workspace.append(buffer)
         return load, (copy,)
 
-    def _phase(self, block: Spread, phases: Sequence[Phase], lhs: Scalar) -> tuple[Stmt, ...]:
-        """The sums of a phase at all spots of the block."""
-        axes = list(zip(self.site.axes, phases, strict=True))
-        *outer, spots = _spots(block)
-        along = [Index.of(v) for v in outer]
-        if block.is_joined:  # a row begins where the last one ends
-            along.append(Index())
-        rhs = block.read(phases, (*along, Index.of(spots)))
-        numbers = [axis.number(phase) for axis, phase in axes]
-        steps = [axis.step(phase) for axis, phase in axes]
-        phase = Index()
-        for (axis, p), number in zip(axes, numbers, strict=True):
-            phase = phase * axis.way.stride + Index.of(number) + p.first
-        place = phase
-        for v in self.site.filters:
-            place = place * size_of(v.extent) + Index.of(v)
-        for n, count in enumerate(block.counts):
-            place = place * count + (along[n] if n < len(along) else Index())
-        acc = sum_of(self.kernel)
+    def numbers(self, phases: Phases) -> list[Var]:
+        return [a.number(p) for a, p in zip(self.site.axes, phases, strict=True)]
+
+    def tile(
+        self, row: Var, column: Var, phases: Phases, operands: tuple[Scalar, Scalar], last: Stmts
+    ) -> Tile:
+        """The sums of a phase, and what becomes of them."""
+        steps = [a.step(p) for a, p in zip(self.site.axes, phases, strict=True)]
         summed = [v for v in (*steps, *self.site.channels) if v.extent != 1] or steps[-1:]
-        tile = Tile(
-            self.row,
-            spots,
+        return Tile(
+            row,
+            column,
             tuple(summed),
-            acc.name,
-            lhs,
-            rhs,
-            (Store("sums", place + Index.of(spots), acc),),
-            tile_rows(self.row.extent, self.rows),
+            sum_of(self.kernel).name,
+            *operands,
+            last,
+            tile_rows(row.extent, self.rows),
             self.vectors,
             self.lanes,
             UNROLL,
         )
+
+
+class _Spots(_Plan):
+    """Lanes run over spots, rows of a tile over filters. Rows of an image lie side by side where
+    they are short; sums are put together phase by phase."""
+
+    def __init__(self, kernel: Kernel, site: Strided, target: Target) -> None:
+        super().__init__(kernel, site, target)
+        self.scratch.append(Buffer("sums", self.dtype, self._sums(self.largest), True))
+        row = max(site.filters, key=lambda v: size_of(v.extent), default=Var("one", 1))
+        column = _spots(self.largest)[-1]
+        # what spots read streams from the second cache: tall tiles read it less often
+        lanes = 2 * target.lanes(self.dtype)
+        is_tall = size_of(row.extent) >= TALL
+        spots = size_of(column.extent)
+        self._tiled(row, column, min(lanes, spots) if is_tall else spots)
+
+    def block(self, start: Index, height: int) -> Spread:
+        site, counts = self.site, self.quotients(height)
+        counts[-1] = max(counts[-1], 2)  # lanes run over no axis of one spot
+        is_joined = len(counts) > 1 and counts[-1] <= LONGEST
+        where = (self.starts(start), tuple(counts), "staged")
+        return Spread(site.image, site.axes, site.channels, *where, is_joined, False)
+
+    def size(self, block: Spread) -> int:
+        return block.size + self._sums(block)
+
+    def _sums(self, block: Spread) -> int:
+        """How many sums a block has."""
+        strides = math.prod(a.way.stride for a in self.site.axes)
+        filters = math.prod(size_of(v.extent) for v in self.site.filters)
+        return strides * filters * math.prod(block.counts)
+
+    def phase(
+        self, block: Spread, start: Index, height: int, phases: Phases, weights: Scalar
+    ) -> Stmts:
+        *outer, column = _spots(block)
+        along = [Index.of(v) for v in outer]
+        if block.is_joined:  # a row begins where the last one ends
+            along.append(Index())
+        operands = weights, block.read(phases, (*along, Index.of(column)))
+        numbers = self.numbers(phases)
+        remainders = [Index.of(v) + p.first for v, p in zip(numbers, phases, strict=True)]
+        place = self._place(block, remainders, (*along, Index.of(column)))
+        tile = self.tile(
+            self.row, column, phases, operands, (Store("sums", place, sum_of(self.kernel)),)
+        )
         filters = [v for v in self.site.filters if v != self.row]
         return nest([*numbers, *filters, *outer], [tile])
 
-    # ------------------------------------------------------------ results
-
-    def _results(self, block: Spread, start: Index, height: int) -> tuple[Stmt, ...]:
-        """The results of a block: every spot has the sum of its phase."""
-        site, ways = self.site, [a.way for a in self.site.axes]
-        row = Var(ways[0].spot.name, height)
-        change = {ways[0].spot: start + Index.of(row)}
-        spots = [Index.of(v) for v in (row, *(w.spot for w in ways[1:]))]
+    def _place(
+        self, block: Spread, remainders: Sequence[Index], quotients: Sequence[Index]
+    ) -> Index:
+        """Where the sum of a spot lies: phase by phase, filter by filter."""
         place = Index()
-        for spot, way in zip(spots, ways, strict=True):
-            place = place * way.stride + spot % way.stride
-        for v in site.filters:
+        for axis, remainder in zip(self.site.axes, remainders, strict=True):
+            place = place * axis.way.stride + remainder
+        for v in self.site.filters:
             place = place * size_of(v.extent) + Index.of(v)
-        for spot, way, count in zip(spots, ways, block.counts, strict=True):
-            place = place * count + spot // way.stride
-        writes = tuple(
-            replace(w, index=w.index.substitute(change), value=scalar.substitute(w.value, change))
-            for w in self.kernel.writes
+        for count, quotient in zip(block.counts, quotients, strict=True):
+            place = place * count + quotient
+        return place
+
+    def results(self, block: Spread, start: Index, height: int) -> Stmts:
+        """The results of a block: every spot has the sum of its phase."""
+        ways = [a.way for a in self.site.axes]
+        first, row = ways[0].spot, Var(ways[0].spot.name, height)
+        spots = [Index.of(v) for v in (row, *(w.spot for w in ways[1:]))]
+        place = self._place(
+            block,
+            [spot % w.stride for spot, w in zip(spots, ways, strict=True)],
+            [spot // w.stride for spot, w in zip(spots, ways, strict=True)],
         )
-        axes = [row if v == ways[0].spot else v for v in self.kernel.axes if v not in site.around]
+        writes = changed(self.kernel.writes, {first: start + Index.of(row)})
+        axes = [row if v == first else v for v in self.kernel.axes if v not in self.site.around]
         total = scalar.load("sums", place, self.dtype)
         last = results(self.kernel, writes, tuple(axes), total, self.target)
         self.scratch += last.scratch
         return last.body
+
+
+class _Filters(_Plan):
+    """Lanes run over filters, which lie together in the result, rows of a tile over spots."""
+
+    def __init__(self, kernel: Kernel, site: Strided, target: Target, column: Var) -> None:
+        super().__init__(kernel, site, target)
+        row = Var("spot", self.largest.counts[-1])
+        self._tiled(row, column, size_of(column.extent))
+
+    def block(self, start: Index, height: int) -> Spread:
+        site, counts = self.site, tuple(self.quotients(height))
+        is_last = any(site.image.index.coefficient(v) == 1 for v in site.channels)
+        where = (self.starts(start), counts, "staged")
+        return Spread(site.image, site.axes, site.channels, *where, False, is_last)
+
+    def size(self, block: Spread) -> int:
+        return block.size
+
+    def phase(
+        self, block: Spread, start: Index, height: int, phases: Phases, weights: Scalar
+    ) -> Stmts:
+        ways = [a.way for a in self.site.axes]
+        extents = (height, *(w.extent for w in ways[1:]))
+        found = [
+            Var(f"spot{n}", len(range(p.first, extent, w.stride)))
+            for n, (p, extent, w) in enumerate(zip(phases, extents, ways, strict=True))
+        ]
+        if any(v.extent == 0 for v in found):
+            return ()
+        numbers = self.numbers(phases)
+        changes = {
+            w.spot: Index.of(v) * w.stride + Index.of(number) + p.first
+            for w, v, number, p in zip(ways, found, numbers, phases, strict=True)
+        }
+        changes[ways[0].spot] = changes[ways[0].spot] + start
+        operands = block.read(phases, [Index.of(v) for v in found]), weights
+        *outer, row = found
+        last = tuple(stores(changed(self.kernel.writes, changes)))
+        tile = self.tile(row, self.column, phases, operands, last)
+        filters = [v for v in self.site.filters if v != self.column]
+        return nest([*numbers, *filters, *outer], [tile])
+
+    def results(self, block: Spread, start: Index, height: int) -> Stmts:
+        return ()
+
+
+def changed(writes: Sequence[Write], changes: Mapping[Var, Index]) -> tuple[Write, ...]:
+    """What is written where variables are changed."""
+    return tuple(
+        replace(w, index=w.index.substitute(changes), value=scalar.substitute(w.value, changes))
+        for w in writes
+    )
 
 
 def _spots(block: Spread) -> list[Var]:
