@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ir.index import Guard, Index, Var
+from ir.index import Guard, Index
 from ir.loops import Buffer
 from ir.scalar import Scalar
 from ir.types import Extent, boolean, i64
@@ -17,7 +17,7 @@ from nncompiler.codegen.emit import Emitter
 from nncompiler.codegen.indices import Indices
 from nncompiler.codegen.lanes import Cover, cover, lane_offsets, lane_values
 from nncompiler.codegen.math import emit_apply
-from nncompiler.codegen.neighbours import load_shifted
+from nncompiler.codegen.neighbours import Neighbours
 from nncompiler.codegen.scope import Accumulator, Binding, Dependences, Scope
 from nncompiler.codegen.streams import Streams
 from nncompiler.codegen.values import Value, constant, memory_type
@@ -41,7 +41,7 @@ class Expressions(Indices):
         self.buffers = buffers
         self.streams = streams
         self.values: dict[str, Value] = {}
-        self.shifted: tuple[Var, int] | None = None  # of a shifted vector, and its lanes
+        self.shifted: Neighbours | None = None  # of a shifted vector
         self.accumulators: dict[str, Accumulator] = {}
         self.scopes = [Scope()]
         self.dependences = Dependences()
@@ -158,7 +158,7 @@ class Expressions(Indices):
 
     def _load(self, s: Scalar) -> Value:
         if self.shifted is not None:
-            found = load_shifted(self, s, *self.shifted)
+            found = self.shifted.load(self, s)
             if found is not None:
                 return found
         fill = constant(s.fill, s.dtype)

@@ -27,6 +27,7 @@ from ir.record import dataclass
 from ir.scalar import Scalar
 from ir.types import Dim, Extent, i64
 from nncompiler.codegen.costs import operations
+from nncompiler.codegen.neighbours import Neighbours
 from nncompiler.codegen.scope import Binding
 from nncompiler.codegen.sums import Sums, accumulated, scalars_of
 from nncompiler.codegen.values import Value, constant, number_of
@@ -112,7 +113,7 @@ class Loops(Sums, ABC):
 
     def _shifted_vector(self, stmt: For) -> None:
         self.push()  # what it has loaded is no longer in a register when the next one begins
-        self.shifted = stmt.var, stmt.step
+        self.shifted = Neighbours(stmt.var, stmt.step)
         self._unrolled_vector(stmt)
         self.shifted = None
         self.pop()

@@ -15,7 +15,7 @@ Lines are counted along the row, from where its guard begins: outside of it noth
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ir import scalar
 from ir.index import Guard, Index, Var
@@ -32,63 +32,77 @@ if TYPE_CHECKING:
 LANE = "lane."  # the variable along a whole vector of a row
 
 
+class Neighbours:
+    """The loads of one vector of values of `var`, which begin at 0."""
+
+    def __init__(self, var: Var, lanes: int) -> None:
+        self.var, self.lanes = var, lanes
+        self.wholes: dict[Any, Scalar] = {}  # what is loaded, by its row and place
+
+    def load(self, x: Expressions, s: Scalar) -> Value | None:
+        """The load in all lanes; None where it is none of a row."""
+        row = self._row_of(s)
+        if row is None:
+            return None
+        distance, phase = divmod(row.start, row.step)
+        block, shift = divmod(distance, self.lanes)
+        first = self._every(x, row, block, phase)
+        if not shift:
+            return first
+        second = self._every(x, row, block + 1, phase)
+        return x.e.shuffle(x.e.opaque(first), x.e.opaque(second), range(shift, shift + self.lanes))
+
+    def _row_of(self, s: Scalar) -> _Row | None:
+        guard = next((g for g in s.guards if self.var in g.value.variables), None)
+        if guard is None or s.args:
+            return None
+        value, step = guard.value, guard.value.coefficient(self.var)
+        if step not in (1, 2) or step != s.index.coefficient(self.var) or len(value.terms) > 1:
+            return None
+        return _Row(s, guard, step, value.constant)
+
+    def _every(self, x: Expressions, row: _Row, block: int, phase: int) -> Value:
+        """Every `step`-th element, from `phase` on, of as many vectors."""
+        first = row.step * self.lanes * block
+        found = [self._whole(x, row, first + self.lanes * n) for n in range(row.step)]
+        if row.step == 1 or all(v.is_constant for v in found):  # beyond the end
+            return found[0]
+        return x.e.shuffle(found[0], found[1], range(phase, row.step * self.lanes, row.step))
+
+    def _whole(self, x: Expressions, row: _Row, place: int) -> Value:
+        """The vector from that coordinate on."""
+        key = row.key, place
+        if key not in self.wholes:
+            self.wholes[key] = self._load_at(row, place)
+        x.bindings[LANE] = Binding(constant(0, i64), self.lanes)
+        value = x.evaluate(self.wholes[key])
+        del x.bindings[LANE]
+        return x.e.splat(value, self.lanes)
+
+    def _load_at(self, row: _Row, place: int) -> Scalar:
+        s, start = row.load, {self.var: Index()}
+        move = Index.of(Var(LANE, self.lanes)) + (place - row.start)
+        guards = tuple(
+            replace(g, value=g.value.substitute(start) + move) if g is row.guard else g
+            for g in s.guards
+        )
+        index = s.index.substitute(start) + move
+        return decided(scalar.load(s.name, index, s.dtype, guards=guards, fill=s.fill))
+
+
 @dataclass(frozen=True)
 class _Row:
     """A load at `step * var + start` of the coordinate that `guard` bounds."""
 
     load: Scalar
     guard: Guard
-    var: Var
     step: int
     start: int
-    lanes: int
 
-
-def load_shifted(x: Expressions, s: Scalar, var: Var, lanes: int) -> Value | None:
-    """The load in lanes of `var`, which begin at 0; None where it is no such load."""
-    row = _row_of(s, var, lanes)
-    if row is None:
-        return None
-    distance, phase = divmod(row.start, row.step)
-    block, shift = divmod(distance, lanes)
-    first = _every(x, row, block, phase)
-    if not shift:
-        return first
-    second = _every(x, row, block + 1, phase)
-    return x.e.shuffle(x.e.opaque(first), x.e.opaque(second), range(shift, shift + lanes))
-
-
-def _row_of(s: Scalar, var: Var, lanes: int) -> _Row | None:
-    guard = next((g for g in s.guards if var in g.value.variables), None)
-    if guard is None or s.args:
-        return None
-    step = guard.value.coefficient(var)
-    start = guard.value.substitute({var: Index()})
-    if step not in (1, 2) or step != s.index.coefficient(var) or start.terms:
-        return None
-    return _Row(s, guard, var, step, start.constant, lanes)
-
-
-def _every(x: Expressions, row: _Row, block: int, phase: int) -> Value:
-    """Every `step`-th element, from `phase` on, of as many vectors."""
-    first = row.step * row.lanes * block
-    found = [_whole(x, row, first + row.lanes * n) for n in range(row.step)]
-    if row.step == 1 or all(v.is_constant for v in found):  # beyond the end
-        return found[0]
-    return x.e.shuffle(found[0], found[1], range(phase, row.step * row.lanes, row.step))
-
-
-def _whole(x: Expressions, row: _Row, place: int) -> Value:
-    """The vector from that coordinate on."""
-    lane, s = Var(LANE, row.lanes), row.load
-    start = {row.var: Index()}
-    move = Index.of(lane) + (place - row.start)
-    guards = tuple(
-        replace(g, value=g.value.substitute(start) + move) if g is row.guard else g
-        for g in s.guards
-    )
-    index = s.index.substitute(start) + move
-    x.bindings[LANE] = Binding(constant(0, i64), row.lanes)
-    value = x.evaluate(decided(scalar.load(s.name, index, s.dtype, guards=guards, fill=s.fill)))
-    del x.bindings[LANE]
-    return x.e.splat(value, row.lanes)
+    @property
+    def key(self) -> Any:
+        """The same for all loads of a row."""
+        s, own = self.load, self.guard
+        others = tuple(g for g in s.guards if g is not own)
+        begins = s.index.constant - self.start
+        return s.name, s.index.terms, begins, own.low, own.high, others, s.fill

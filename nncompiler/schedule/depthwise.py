@@ -12,7 +12,7 @@ meet the padding; what the taps of a row read is shifted out of its whole vector
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -25,9 +25,7 @@ from ir.loops import (
     Function,
     Init,
     Kernel,
-    Let,
     Stmt,
-    Store,
     Unroll,
     Vectorize,
     Write,
@@ -39,8 +37,10 @@ from nncompiler.codegen.target import Target
 from nncompiler.schedule.apply import stores
 from nncompiler.schedule.heuristics import fitting_lanes
 from nncompiler.schedule.results import sum_of
-from nncompiler.schedule.tiling import at
 
+Point = tuple[int, ...]  # of the taps
+Change = dict[Var, Index]  # of variables
+Each = Callable[[Change], tuple[Stmt, ...]]  # the statements where columns lie so
 MOST_ROWS, FEW_ROWS = (4, 7), 3  # of the result, computed at once; fewer read memory too often
 SHIFTED = "shifted vector"  # the loops over a vector of columns
 
@@ -153,7 +153,7 @@ def _within_row(site: Depthwise) -> Scalar:
     return scalar.load(image.name, image.index, image.dtype, guards=guards, fill=image.fill)
 
 
-def _vectors(column: Var, lanes: int, each: Sequence[Stmt], *, is_sum: bool) -> Iterator[Stmt]:
+def _vectors(column: Var, lanes: int, each: Each, *, is_sum: bool) -> Iterator[Stmt]:
     """The statements for every vector along the axis: the first and the last ones by themselves."""
     assert isinstance(column.extent, int)
     count = -(-column.extent // lanes)
@@ -163,28 +163,14 @@ def _vectors(column: Var, lanes: int, each: Sequence[Stmt], *, is_sum: bool) -> 
     for number in range(count):
         here = Var(f"{column.name}_{number}", min(lanes, column.extent - number * lanes))
         if number not in inside:
-            body = _at(column, Index.of(number * lanes) + Index.of(here), each)
+            body = each({column: Index.of(number * lanes) + Index.of(here)})
             alone = here.extent == 1 and not is_sum  # a sum goes on in the lanes that it has
             yield For(here, "serial", 1, body) if alone else For(here, SHIFTED, lanes, body)
         elif number == 1:
             far = Var(f"{column.name}_vector", middle)
             first = Index.of(far) * lanes + lanes
-            body = _at(column, first + Index.of(here), each)
+            body = each({column: first + Index.of(here)})
             yield For(far, "serial", 1, (For(here, SHIFTED, lanes, body),))
-
-
-def _at(column: Var, place: Index, each: Sequence[Stmt]) -> tuple[Stmt, ...]:
-    return tuple(_moved(s, {column: place}) for s in each)
-
-
-def _moved(stmt: Stmt, change: dict[Var, Index]) -> Stmt:
-    match stmt:
-        case Init(value=value) | Let(value=value) | Accumulate(value=value):
-            return replace(stmt, value=scalar.substitute(value, change))
-        case Store(index=index, value=value):
-            value = scalar.substitute(value, change)
-            return replace(stmt, index=index.substitute(change), value=value)
-    raise AssertionError("the body is a straight line")
 
 
 @dataclass(frozen=True)
@@ -192,7 +178,7 @@ class _Body:
     """Statements before the image, at each of its points, and after it."""
 
     before: tuple[Stmt, ...]
-    each: tuple[Stmt, ...]
+    each: Each
     after: tuple[Stmt, ...]
 
 
@@ -200,42 +186,46 @@ def _results(
     kernel: Kernel, site: Depthwise, image: Scalar, rows: Var, points: list[Index]
 ) -> _Body:
     """All rows of a block: their sums over the taps, then what is written."""
-    dtype = site.image.dtype
-    each: list[Stmt] = [Init(f"acc{t}", scalar.const(0, dtype)) for t in range(len(points))]
-    # in the order of the rows that are read: a load serves all that it meets
-    for taps, t in sorted(
-        product(_points(site.taps), range(len(points))), key=lambda p: _row_of(site, p)
-    ):
-        here = scalar.substitute(at(image, taps), {rows: points[t]})
-        value = scalar.apply("mul", (at(site.other, taps), here), dtype)
-        each.append(Accumulate(f"acc{t}", "sum", value))
-    writes = [
-        w for t, point in enumerate(points) for w in _written(kernel, f"acc{t}", {rows: point})
-    ]
-    return _Body((), (*each, *stores(writes)), ())
+    dtype, order = site.image.dtype, _in_order(site, len(points))
+    weights = {taps: _at(site.other, site, taps, {}) for taps, _ in order}
+
+    def each(where: Change) -> tuple[Stmt, ...]:
+        stmts: list[Stmt] = [Init(f"acc{t}", scalar.const(0, dtype)) for t in range(len(points))]
+        for taps, t in order:
+            here = _at(image, site, taps, {rows: points[t], **where})
+            value = scalar.apply("mul", (weights[taps], here), dtype)
+            stmts.append(Accumulate(f"acc{t}", "sum", value))
+        writes = [
+            w
+            for t, point in enumerate(points)
+            for w in _written(kernel, f"acc{t}", {rows: point, **where})
+        ]
+        return (*stmts, *stores(writes))
+
+    return _Body((), each, ())
 
 
 def _gradient(
     kernel: Kernel, site: Depthwise, image: Scalar, rows: Var, points: list[Index]
 ) -> _Body:
     """A sum for every tap over all rows of all images."""
-    dtype = site.image.dtype
-    taps = list(_points(site.taps))
-    names = [f"acc{number}" for number in range(len(taps))]
-    before = tuple(Init(name, scalar.const(0, dtype)) for name in names)
-    pairs = sorted(product(taps, range(len(points))), key=lambda p: _row_of(site, p))
-    each = []
-    for tap, t in pairs:
-        here = scalar.substitute(at(image, tap), {rows: points[t]})
-        other = scalar.substitute(site.other, {rows: points[t]})
-        name = names[taps.index(tap)]
-        each.append(Accumulate(name, "sum", scalar.apply("mul", (other, here), dtype)))
+    dtype, order = site.image.dtype, _in_order(site, len(points))
+    names = {taps: f"acc{number}" for number, taps in enumerate(_points(site.taps))}
+    before = tuple(Init(name, scalar.const(0, dtype)) for name in names.values())
+
+    def each(where: Change) -> tuple[Stmt, ...]:
+        changes: list[Change] = [{rows: point, **where} for point in points]
+        others = [scalar.substitute(site.other, change) for change in changes]
+        values = (
+            (taps, scalar.apply("mul", (others[t], _at(image, site, taps, changes[t])), dtype))
+            for taps, t in order
+        )
+        return tuple(Accumulate(names[taps], "sum", value) for taps, value in values)
+
     writes = [
-        w
-        for name, tap in zip(names, taps, strict=True)
-        for w in _written(kernel, name, {v: Index.of(n) for v, n in tap.items()})
+        w for taps, name in names.items() for w in _written(kernel, name, _tapped(site, taps))
     ]
-    return _Body(before, tuple(each), tuple(stores(writes)))
+    return _Body(before, each, tuple(stores(writes)))
 
 
 def _written(kernel: Kernel, name: str, change: dict[Var, Index]) -> list[Write]:
@@ -250,15 +240,28 @@ def _written(kernel: Kernel, name: str, change: dict[Var, Index]) -> list[Write]
     return found
 
 
-def _points(taps: Sequence[Var]) -> list[dict[Var, int]]:
-    ranges = [range(v.extent) for v in taps if isinstance(v.extent, int)]
-    return [dict(zip(taps, point, strict=True)) for point in product(*ranges)]
+def _points(taps: Sequence[Var]) -> Iterator[Point]:
+    return product(*(range(v.extent) for v in taps if isinstance(v.extent, int)))
 
 
-def _row_of(site: Depthwise, pair: tuple[dict[Var, int], int]) -> tuple[int, ...]:
-    """Which row of the image a tap reads for row t of the result, then the tap."""
-    taps, t = pair
+def _tapped(site: Depthwise, taps: Point) -> Change:
+    return {v: Index.of(n) for v, n in zip(site.taps, taps, strict=True)}
+
+
+def _at(value: Scalar, site: Depthwise, taps: Point, where: Change) -> Scalar:
+    return scalar.substitute(value, {**_tapped(site, taps), **where})
+
+
+def _in_order(site: Depthwise, height: int) -> list[tuple[Point, int]]:
+    """Taps and rows of the result, in the order of the rows that are read: a load serves all that
+    it meets."""
+    pairs = product(_points(site.taps), range(height))
+    return sorted(pairs, key=lambda pair: (_row_of(site, *pair), pair[0]))
+
+
+def _row_of(site: Depthwise, taps: Point, t: int) -> int:
+    """Which row of the image a tap reads for row t of the result."""
     if len(site.ways) == 1:
-        return tuple(taps.values())
-    (_, step), (tap, far) = site.ways[-2].terms
-    return (t * step + taps[tap] * far, *taps.values())
+        return 0
+    (_, step), (_, far) = site.ways[-2].terms
+    return t * step + taps[-2] * far
