@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 from ir.record import dataclass
 from ir.types import Dim, Extent
@@ -21,6 +22,9 @@ class Var:
 
     name: str
     extent: Dim
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     def __str__(self) -> str:
         return self.name
@@ -57,6 +61,17 @@ class Index:
 
     terms: tuple[tuple[Atom, int], ...] = ()
     constant: int = 0
+
+    def __hash__(self) -> int:
+        """Kept, for expressions share it and tables of them ask again and again."""
+        kept = self.__dict__
+        found: int | None = kept.get("hash")
+        if found is None:
+            found = kept["hash"] = hash((self.terms, self.constant))
+        return found
+
+    def __reduce__(self) -> Any:
+        return Index, (self.terms, self.constant)  # without the hash: it is this process's
 
     @staticmethod
     def of(value: int | Var | Index) -> Index:
@@ -121,6 +136,8 @@ class Index:
 
     def substitute(self, values: Mapping[Var, Index]) -> Index:
         """Replace loop variables by index expressions, simplifying on the way."""
+        if not self.terms:
+            return self
         total = Index((), self.constant)
         for atom, coefficient in self.terms:
             match atom:
@@ -183,18 +200,19 @@ def _factor(atom: Atom) -> str:
 
 
 def _canonical(terms: Mapping[Atom, int], constant: int) -> Index:
-    whole = _joined(terms)
-    if whole is not None:
-        return whole + constant
-    kept = [(a, c) for a, c in terms.items() if c and not _is_zero(a)]
-    kept.sort(key=lambda item: (-abs(item[1]), str(item[0])))
+    kept = [(a, c) for a, c in terms.items() if c and not (isinstance(a, Var) and a.extent == 1)]
+    if len(kept) > 1:
+        whole = _joined(dict(kept))
+        if whole is not None:
+            return whole + constant
+        kept.sort(key=lambda item: (-abs(item[1]), str(item[0])))
     return Index(tuple(kept), constant)
 
 
 def _joined(terms: Mapping[Atom, int]) -> Index | None:
     """(v // d) * (d * c) + (v % d) * c is v * c; None where no such pair is there."""
     for atom, coefficient in terms.items():
-        if not isinstance(atom, Remainder) or not coefficient:
+        if not isinstance(atom, Remainder):
             continue
         for quotient in _quotients(atom.value, atom.divisor):
             if terms.get(quotient, 0) == coefficient * atom.divisor:
@@ -210,10 +228,6 @@ def _quotients(value: Index, divisor: int) -> list[Quotient]:
         case Index(terms=((Quotient(value=inner, divisor=first), 1),), constant=0):
             found.append(Quotient(inner, first * divisor))
     return found
-
-
-def _is_zero(atom: Atom) -> bool:
-    return isinstance(atom, Var) and atom.extent == 1
 
 
 def _atom_bounds(atom: Atom) -> tuple[int | None, int | None]:

@@ -106,17 +106,19 @@ def ref(name: str, dtype: DType) -> Scalar:
 def walk(roots: Iterable[Scalar]) -> Iterator[Scalar]:
     """Every subexpression once, operands first."""
     seen: set[Scalar] = set()
-    stack = [(r, False) for r in reversed(list(roots))]
+    stack: list[Scalar | tuple[Scalar]] = [*roots]
+    stack.reverse()
     while stack:
-        node, ready = stack.pop()
-        if node in seen:
+        node = stack.pop()
+        if isinstance(node, tuple):  # its operands are done
+            (node,) = node
+        elif node.args and node not in seen:
+            stack.append((node,))
+            stack.extend(node.args[::-1])
             continue
-        if ready or not node.args:
+        if node not in seen:
             seen.add(node)
             yield node
-        else:
-            stack.append((node, True))
-            stack.extend((a, False) for a in reversed(node.args))
 
 
 def rewrite(root: Scalar, rule: Callable[[Scalar], Scalar | None]) -> Scalar:

@@ -25,6 +25,9 @@ class DType:
     kind: str
     bits: int
 
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     @property
     def numpy(self) -> np.dtype[np.generic]:
         return np.dtype(_NUMPY_NAMES[self.name])

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 
-from ir import scalar
 from ir.index import Var
 from ir.loops import (
     Accumulate,
@@ -321,12 +320,13 @@ class Loops(Sums, ABC):
         body = list(body)
         unfinished = {s.name for s in statements(body) if isinstance(s, (Let, Init, Accumulate))}
         stored = {s.buffer for s in statements(body) if isinstance(s, (Store, StoreRow))}
-        memory = {s for s in scalars_of(body) if s.kind == "load" and s.name in stored}
-        for s in scalars_of(body):
-            if unfinished.intersection(self.dependences(s)):
+        changing: set[Scalar] = set()  # with what they are made of
+        for s in scalars_of(body):  # operands first
+            if (s.kind == "load" and s.name in stored) or not changing.isdisjoint(s.args):
+                changing.add(s)
                 continue
-            worthwhile = s.kind in ("apply", "load", "ref") and self._is_known(s)
-            if worthwhile and not any(x in memory for x in scalar.walk([s])):
+            worthwhile = s.kind in ("apply", "load", "ref")
+            if worthwhile and unfinished.isdisjoint(self.dependences(s)) and self._is_known(s):
                 self.evaluate(s)
 
     def _is_known(self, s: Scalar) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ def element_type(dtype: DType) -> str:
     return _ELEMENT.get(dtype.name) or f"i{dtype.bits}"
 
 
+@cache
 def llvm_type(dtype: DType, lanes: int = 1) -> str:
     """The type of a value in registers: float, <16 x float>, <16 x i1> ..."""
     element = element_type(dtype)
@@ -89,8 +91,11 @@ def constant(number: Number, dtype: DType, lanes: int = 1) -> Value:
 def number_of(value: Value) -> Number | None:
     """The number of a constant made by `constant`, else None."""
     text = value.text
-    if text[0] == "%":
-        return None
+    return None if text[0] == "%" else _number(text)
+
+
+@cache
+def _number(text: str) -> Number | None:
     if text.startswith("splat ("):
         text = text[:-1].rpartition(" ")[2]
     if text in ("true", "false"):

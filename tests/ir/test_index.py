@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 
 import pytest
 from hypothesis import given
@@ -102,3 +103,12 @@ def test_quotient_and_remainder_join_to_what_they_were_taken_of() -> None:
     assert (j // 25) * 50 + ((j // 5) % 5) * 10 + (j % 5) * 2 + i == j * 2 + i
     shifted = j + 1
     assert (shifted // 2) * 2 + shifted % 2 + 3 == j + 4
+
+
+def test_a_copy_from_another_process_has_a_hash_of_its_own() -> None:
+    index = Index.of(Var("i", 8)) * 3 + 1
+    assert hash(index) == hash(Index.of(Var("i", 8)) * 3 + 1)
+    index.__dict__["hash"] = 12345  # as if it were the other one's, where strings hash otherwise
+    copied = pickle.loads(pickle.dumps(index))
+    assert copied == index
+    assert hash(copied) == hash(Index.of(Var("i", 8)) * 3 + 1)
