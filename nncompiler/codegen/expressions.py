@@ -273,7 +273,8 @@ class Expressions(Indices):
         """The same where lanes are `stride` elements apart and the first `left` of them exist: the
         elements up to that of the last one."""
         simple = self.affine(index)
-        left = next((self.bindings[v.name].left for v in index.variables), None)
+        lefts = (self.bindings[v.name].left for v in index.variables)
+        left = next((left for left in lefts if left is not None), None)
         if simple is None or simple[1] < 1 or left is None:
             return None
         stride = simple[1]
