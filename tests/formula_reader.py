@@ -10,6 +10,13 @@ from scipy import special
 
 from nncompiler.explain.explanation import Explanation
 
+
+def farthest(terms: Any) -> Any:
+    """The one farthest from zero, the positive one of two."""
+    high, low = np.maximum.reduce(terms), np.minimum.reduce(terms)
+    return np.where(high >= -low, high, low)
+
+
 FUNCTIONS: dict[str, Any] = {
     "exp": np.exp,
     "log": np.log,
@@ -28,6 +35,7 @@ FUNCTIONS: dict[str, Any] = {
     "max": lambda *x: np.maximum.reduce(np.broadcast_arrays(*x)),
     "min": lambda *x: np.minimum.reduce(np.broadcast_arrays(*x)),
     "median": lambda *x: np.median(np.broadcast_arrays(*x), 0),
+    "maxabs": lambda *x: farthest(np.broadcast_arrays(*x)),
     "mean_n": lambda x: np.mean(x),
     "truth": lambda x: np.asarray(x, float),
     "choose": lambda c, a, b: np.where(c, a, b),

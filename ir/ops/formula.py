@@ -25,7 +25,14 @@ from ir.types import DType, boolean
 T = TypeVar("T")
 Instruction = tuple[str, tuple[str, ...]]
 TRUTH = frozenset({"eq", "ne", "lt", "le", "and", "or", "xor", "not"})
-SUM, PRODUCT, MIN, MAX, MEDIAN = COMBINES = ("sum", "prod", "min", "max", "median")
+SUM, PRODUCT, MIN, MAX, MEDIAN, MAXABS = COMBINES = (
+    "sum",
+    "prod",
+    "min",
+    "max",
+    "median",
+    "maxabs",
+)
 
 
 def combined(combine: str, text: str) -> str:

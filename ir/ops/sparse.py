@@ -2,7 +2,8 @@
 
 sweep      z[b, n] = sum over the edges m -> n of weight * state[b, m], node after node, where the
            state of a source is x[b, m], that of a node f(z[b, m], extras[b, m]) with its formula f;
-           a formula may have the product, min, max or median of these terms for z
+           a formula may have the product, min, max, median or maxabs (what is farthest from zero;
+           the positive one of two) of these terms for z.
            The result has the states, and the sums, that were asked for: slots 0 .. are states (the
            columns of x first), those behind them are sums
 pair_sums  y[e] = sum over b of a[b, left[e]] * b[b, right[e]]
@@ -64,12 +65,17 @@ def _sweep_type(weights: TensorType, *rest: TensorType, **attrs: Any) -> TensorT
     return weights.with_shape((rest[0].shape[0], len(s.kept)))
 
 
+def _farthest(high: Array, low: Array) -> Array:
+    return np.where(high >= -low, high, low)
+
+
 COMBINE: Mapping[str, Callable[[Array], Array]] = {
     formula.SUM: lambda terms: terms.sum(0, dtype=terms.dtype),
     formula.PRODUCT: lambda terms: terms.prod(0, dtype=terms.dtype),
     formula.MIN: lambda terms: terms.min(0, initial=np.inf),
     formula.MAX: lambda terms: terms.max(0, initial=-np.inf),
     formula.MEDIAN: lambda terms: np.median(terms, 0),
+    formula.MAXABS: lambda terms: _farthest(terms.max(0, initial=0.0), terms.min(0, initial=0.0)),
 }
 
 

@@ -1,7 +1,7 @@
 """Takes the nodes of a sweep that are no sums, gives their terms and the slopes of these.
 
-A node whose z is the product, min, max or median of its terms weight * state has another slope by
-each of them. In the sweep along the reversed edges a term is therefore a node of its own:
+A node whose z is the product, min, max, median or maxabs of its terms weight * state has another
+slope by each of them. In the sweep along the reversed edges a term is therefore a node of its own:
 
     node  --1-->  term: slope * adjoint of the node  --weight-->  source
 """
@@ -123,4 +123,5 @@ SLOPES: Mapping[str, Callable[[Node, Node, Array], Node]] = {
     formula.MIN: _of_extreme,
     formula.MAX: _of_extreme,
     formula.MEDIAN: _of_median,
+    formula.MAXABS: _of_extreme,
 }

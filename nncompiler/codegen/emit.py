@@ -383,7 +383,7 @@ class Emitter:
     # Combination across lanes
 
     def combine(self, combine: str, a: Value, b: Value) -> Value:
-        """One step of a reduction: sum, prod, max or min."""
+        """One step of a reduction: sum, prod, max, min, maxabs (what is farther from zero)."""
         match combine:
             case "sum":
                 return self.add(a, b)
@@ -393,6 +393,10 @@ class Emitter:
                 return self.maximum(a, b)
             case "min":
                 return self.minimum(a, b)
+            case "maxabs":
+                far, other = self.fabs(a), self.fabs(b)
+                one = self.select(self.fcmp("oge", far, other), a, b)
+                return self.maximum(one, self.select(self.fcmp("oge", other, far), b, a))
         raise ValueError(f"no reduction is called '{combine}'")
 
     def reduce(self, combine: str, a: Value) -> Value:

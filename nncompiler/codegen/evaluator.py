@@ -43,7 +43,7 @@ from runtime.artifact import Plan
 BATCH, GENOME = Extent(1, "batch"), Var("genome", Extent(1, "genomes"))
 CHUNK = 16  # graphs that one thread takes at a time
 NAME = "evaluate"
-COMBINES = {"product": "prod", "min": "min", "max": "max"}
+COMBINES = {"product": "prod", "min": "min", "max": "max", "maxabs": "maxabs"}
 
 
 def evaluator_text(plan: Plan, formulas: Sequence[str], target: Target, flush: bool) -> str:

@@ -16,7 +16,12 @@ from nncompiler.codegen.math import emit_apply
 from nncompiler.codegen.statements import Writer
 from nncompiler.codegen.values import Value, constant, number_of
 
-STARTS = {formula.PRODUCT: 1.0, formula.MIN: float("inf"), formula.MAX: float("-inf")}
+STARTS = {
+    formula.PRODUCT: 1.0,
+    formula.MIN: float("inf"),
+    formula.MAX: float("-inf"),
+    formula.MAXABS: 0.0,
+}
 
 
 def own_memory(w: Writer, stmt: Sweep | PairSums) -> None:
@@ -89,7 +94,7 @@ class Combining:
     term: Callable[[Value], list[Value]]
 
     def __call__(self, way: str, first: Value, stop: Value) -> list[Value]:
-        """The product, min, max or median over the edges first .. stop."""
+        """The product, min, max, median or maxabs over the edges first .. stop."""
         if way == formula.MEDIAN:
             return self._median(first, stop)
 

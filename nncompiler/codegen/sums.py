@@ -54,6 +54,8 @@ class Sums(Expressions):
     def neutral(self, combine: str, like: Value) -> Value:
         """The value that changes nothing: -0.0 for float sums, so that even signs of zero stay."""
         dtype = like.dtype
+        if combine == "maxabs":
+            return constant(0, dtype, like.lanes)
         if combine in ("sum", "prod"):
             zero = -0.0 if dtype.is_float else 0
             return constant(zero if combine == "sum" else 1, dtype, like.lanes)

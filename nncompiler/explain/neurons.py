@@ -135,6 +135,13 @@ class Neurons:
                 # as the network has it: its derivative shares ties evenly
                 function, pair = (ops.min, ops.minimum) if name == "min" else (ops.max, ops.maximum)
                 self.tape.define(m, reduce(pair, terms), function(ops.stack(terms, 1), 1))
+            case "maxabs":
+                far = self._lane("sorted", "s", neuron.node, 1)
+                high, low = reduce(ops.maximum, terms), reduce(ops.minimum, terms)
+                self.tape.define(far, ops.where(high >= -low, high, low))
+                value = _equal_to(far, terms)
+                self.tape.define(m, value)
+                self.calls[value] = Call("maxabs", tuple(terms))
             case _:
                 low, high = self._middle(neuron, terms)
                 value = _equal_to(low, terms)

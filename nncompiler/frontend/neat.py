@@ -35,7 +35,7 @@ OURS = {
     "square": "square",
     "cube": "cube",
 }
-SCALED = ("sum", "mean", "median")  # response * f(terms) = f(response * terms)
+SCALED = ("sum", "mean", "median", "maxabs")  # response * f(terms) = f(response * terms)
 SWAPPED = {"max": "min", "min": "max"}  # ... but for a negative response
 
 

@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 
 NODE = ("activation", "bias", "aggregation", "trainable", "regularizer")
 EDGE = ("weight", "weight_name", "trainable", "regularizer", DELAY)
-AGGREGATIONS = ("sum", "product", "min", "max", "mean", "median")
+AGGREGATIONS = ("sum", "product", "min", "max", "mean", "median", "maxabs")
 ALIASES = {"prod": "product"}
 COMBINE = {
     "product": formula.PRODUCT,
     "min": formula.MIN,
     "max": formula.MAX,
     "median": formula.MEDIAN,
+    "maxabs": formula.MAXABS,
 }
 
 

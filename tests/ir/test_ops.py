@@ -114,6 +114,7 @@ COMBINE: dict[str, tuple[Callable[..., Any], float]] = {
     "prod": (operator.mul, 1.0),
     "max": (max, -math.inf),
     "min": (min, math.inf),
+    "maxabs": (lambda a, b: max(a, b, key=lambda v: (abs(v), v)), 0.0),
 }
 
 

@@ -22,7 +22,7 @@ F: dict[str, Any] = {
 }
 
 
-AGGREGATIONS = ("sum", "product", "min", "max", "mean", "median")
+AGGREGATIONS = ("sum", "product", "min", "max", "mean", "median", "maxabs")
 BOUNDED = ("tanh", "sigmoid", "gaussian")
 
 
@@ -86,6 +86,8 @@ def aggregate(kind: str, p: Any) -> tuple[Any, Any]:
         ordered = sorted(p.tolist())
         low, high = (p == ordered[i] for i in ((len(p) - 1) // 2, len(p) // 2))
         return statistics.median(ordered), 0.5 * (low / low.sum() + high / high.sum())
+    if kind == "maxabs":
+        kind = "max" if p.max() >= -p.min() else "min"
     value = p.max() if kind == "max" else p.min()
     hit = p == value
     return value, hit / hit.sum()

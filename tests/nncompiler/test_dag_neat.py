@@ -52,6 +52,7 @@ AGGREGATIONS: dict[str, Any] = {
     "min": lambda x: min(x) if x else 0.0,
     "mean": lambda x: statistics.fmean(x) if x else 0.0,
     "median": lambda x: statistics.median(x) if x else 0.0,
+    "maxabs": lambda x: max(x, key=abs) if x else 0.0,
 }
 
 

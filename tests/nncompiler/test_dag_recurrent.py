@@ -291,7 +291,9 @@ def genome(seed: int, count: int) -> Any:
             bias=float(rng.normal()),
             response=float(rng.choice([1.0, 0.5, -2.0])),
             activation=str(rng.choice(names)),
-            aggregation=str(rng.choice(["sum", "product", "max", "min", "mean", "median"])),
+            aggregation=str(
+                rng.choice(["sum", "product", "max", "min", "mean", "median", "maxabs"])
+            ),
         )
         for key in keys
     }

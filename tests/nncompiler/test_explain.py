@@ -18,7 +18,7 @@ from tests.formula_reader import compute
 from tests.nncompiler.dags import ends, random_dag
 
 OPTIONS = nnc.Options(threads=1)
-ALL = ("sum", "product", "min", "max", "mean", "median")
+ALL = ("sum", "product", "min", "max", "mean", "median", "maxabs")
 
 
 def laboratory(activation: str = "sigmoid", **settings: Any) -> Any:

@@ -28,7 +28,7 @@ def configured(*, feed_forward: bool) -> Any:
     genes.num_inputs, genes.input_keys = INPUTS, [-1, -2, -3]
     genes.num_outputs, genes.output_keys = 2, [0, 1]
     genes.activation_options = [name for name in OURS if name not in STEEP]
-    genes.aggregation_options = ["sum", "product", "max", "min", "mean", "median"]
+    genes.aggregation_options = ["sum", "product", "max", "min", "mean", "median", "maxabs"]
     genes.activation_mutate_rate = genes.aggregation_mutate_rate = 0.3
     genes.response_init_stdev = genes.response_mutate_rate = genes.response_mutate_power = 0.5
     genes.enabled_mutate_rate = 0.05
