@@ -65,33 +65,31 @@ class Dots(Blocks):
             self.w.block(self.t.epilogue)
 
     def _together(self, sums: list[Value], width: int) -> Value:
-        """The sum over the lanes of each vector, side by side.
+        """The sum over the lanes of each vector, side by side. Half of each vector stays where it
+        is, so that one shuffle brings the other halves of two.
 
-        a0 a1 a2 a3, b0 b1 b2 b3  ->  a0+a2 a1+a3 b0+b2 b1+b3  ->  a b
+        a0 a1 a2 a3, b0 b1 b2 b3  ->  a0 a1 b2 b3 + a2 a3 b0 b1  ->  a a b b  ->  a b
         """
         lanes = self.t.lanes
         zero = constant(0.0 if self.dtype.is_float else 0, self.dtype, lanes)
         parts = [*sums, *[zero] * (width - len(sums))]
-        columns = 1  # in each vector, every one in so many neighbouring lanes
+        distance = lanes // 2
         while len(parts) > 1:
-            long = lanes // columns
-            starts = [range(j * long, j * long + long // 2) for j in range(2 * columns)]
-            low = [lane for start in starts for lane in start]
-            high = [lane + long // 2 for lane in low]
+            half = len(parts) // 2
+            second = [lanes if lane & distance else 0 for lane in range(lanes)]
+            stay = [lane + second[lane] for lane in range(lanes)]
+            come = [(lane ^ distance) + second[lane] for lane in range(lanes)]
             parts = [
-                self._add_shuffled(a, b, low, high)
-                for a, b in zip(parts[::2], parts[1::2], strict=True)
+                self.e.add(self.e.shuffle(a, b, stay), self.e.shuffle(a, b, come))
+                for a, b in zip(parts[:half], parts[half:], strict=True)
             ]
-            columns *= 2
-        total, long = parts[0], lanes // columns
-        while long > 1:
-            long //= 2
-            low = [2 * long * j + lane for j in range(columns) for lane in range(long)]
-            total = self._add_shuffled(total, None, low, [lane + long for lane in low])
-        return total
-
-    def _add_shuffled(self, a: Value, b: Value | None, low: list[int], high: list[int]) -> Value:
-        return self.e.add(self.e.shuffle(a, b, low), self.e.shuffle(a, b, high))
+            distance //= 2
+        (total,) = parts
+        while distance:
+            other = self.e.shuffle(total, None, [lane ^ distance for lane in range(lanes)])
+            total = self.e.add(total, other)
+            distance //= 2
+        return self.e.shuffle(total, None, range(0, lanes, lanes // width))
 
     @property
     def _length(self) -> int:

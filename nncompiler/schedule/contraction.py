@@ -59,6 +59,7 @@ from nncompiler.schedule.results import results, row_major, sum_of
 from nncompiler.schedule.transforms import BY_RESULTS, Transforms
 from nncompiler.schedule.unfolded import plan_unfolded
 from nncompiler.schedule.winograd import find_site, not_too_large, pays, plan_winograd
+from nncompiler.schedule.winograd_dots import has_rows_of_few, plan_dots
 from nncompiler.schedule.winograd_planes import has_few_channels, plan_planes
 from nncompiler.schedule.winograd_weights import find_gradient, gradient_pays, plan_gradient
 
@@ -116,6 +117,8 @@ def _by_fewer_products(
         return plan_winograd(kernel, site, not_too_large(site, transforms, target), target)
     gradient = find_gradient(kernel, number)
     if gradient is not None and gradient_pays(gradient, transforms):
+        if has_rows_of_few(gradient, transforms, target):
+            return plan_dots(kernel, gradient, transforms, target)
         return plan_gradient(kernel, gradient, transforms, target)
     return None
 

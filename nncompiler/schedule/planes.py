@@ -39,6 +39,11 @@ def part_of_tiles(tiling: Tiling, extent: int) -> int:
     return min(whole, default=0) if is_short else 0
 
 
+def fills_lanes(tiling: Tiling) -> bool:
+    """Do all tiles of a block fill whole vectors, and is a row of them short?"""
+    return tiling.count % tiling.lanes == 0 and tiling.columns <= WRITTEN_OUT * tiling.lanes
+
+
 def across(axis: Var, lanes: int, body: Sequence[Stmt]) -> Stmt:
     """A loop along a row; a short one is written out, so that its edges are constants."""
     short = isinstance(axis.extent, int) and axis.extent <= WRITTEN_OUT * lanes
@@ -93,6 +98,10 @@ class Planes:
         """(the loop over the channels, what each of its passes has for itself, what it fills)"""
         size, tiling = len(matrix[0]), self.tiling
         load, inside, order = tiling.corners(operand, ways, size, name)
+        # without padding, too, tiles may stand out, and rows are read by whole vectors
+        edge = order[1].guard or Guard(order[1].index, 0, order[1].extent)
+        if edge not in load.guards:
+            load = scalar.load(load.name, load.index, load.dtype, guards=(*load.guards, edge))
         rows = _Rows(tiling, load, order[0].guard, inside, matrix, f"{name}_planes")
         down = For(self.tile, "vector", self.tile_lanes, self._columns(rows, matrix, name))
         body = For(self.channel, "serial", 1, (*rows.loops(), *nest([self.parts], [down])))

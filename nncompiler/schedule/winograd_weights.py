@@ -111,12 +111,12 @@ def plan_gradient(
     kernel: Kernel, site: Gradient, transforms: Transforms, target: Target
 ) -> tuple[Kernel, Function] | None:
     """The scheduled kernel and its loops; None where a thread would need too much memory."""
-    plan = _Plan(kernel, site, transforms, target)
+    plan = Plan(kernel, site, transforms, target)
     function = plan.function()
     return (replace(kernel, schedule=plan.schedule), function) if fits(function) else None
 
 
-class _Plan:
+class Plan:
     def __init__(
         self, kernel: Kernel, site: Gradient, transforms: Transforms, target: Target
     ) -> None:
@@ -149,35 +149,26 @@ class _Plan:
         )
 
     def function(self) -> Function:
-        site, images = self.site, self.site.images
+        images, tiling = self.site.images, self.tiling
         kept = None if self.by_image else images
-        f, tiling = self.f, self.tiling
-        elements, tiles = tiling.transformed(
-            site.image, site.ways, site.channels, f.elements, "elements", kept
-        )
-        gradients, other_tiles = tiling.transformed(
-            site.result, site.result_ways, site.filters, transposed(f.sums), "gradients", kept
-        )
-        transforms: list[Stmt] = [*elements, *gradients]
+        transforms, buffers = self.transforms(kept)
         around = [] if images is None else [images]
-        sums = self._sums(images if self.by_image else None)
         if self.by_image:
-            blocks = [*transforms, self._products(images)]
+            blocks = [*transforms, self.products(images)]
             if tiling.blocks > 1:
                 blocks = [For(tiling.block, "ordered", 1, tuple(blocks))]
             body = nest(around, blocks)
         else:
-            body = (*nest(around, transforms), self._products(images))
+            body = (*nest(around, transforms), self.products(images))
         # stages of their own share nothing but buffers that all threads see
-        blocks_of = {b.name for b in (tiles[0], other_tiles[0])}
-        own = [
-            b for b in (*tiles, *other_tiles) if around and (self.by_image or b.name in blocks_of)
-        ]
-        shared = [b for b in (*tiles, *other_tiles) if b not in own]
-        taps = [p.terms[1][0] for p in site.ways]
+        tiles = ("elements", "gradients")
+        own = [b for b in buffers if around and (self.by_image or b.name not in tiles)]
+        shared = [b for b in buffers if b not in own]
+        taps = [p.terms[1][0] for p in self.site.ways]
         last, scratch, workspace = finish_taps(
             self.kernel, self.channel, self.filter, taps, self._taps, self.target
         )
+        sums = self._sums(images if self.by_image else None)
         return Function(
             self.kernel.label,
             self.kernel.buffers,
@@ -185,6 +176,17 @@ class _Plan:
             (*own, *scratch),
             (sums, *shared, *workspace),
         )
+
+    def transforms(self, kept: Var | None) -> tuple[list[Stmt], list[Buffer]]:
+        """The tiles of both operands, those of all images where their variable is given."""
+        site, f, tiling = self.site, self.f, self.tiling
+        elements, tiles = tiling.transformed(
+            site.image, site.ways, site.channels, f.elements, "elements", kept
+        )
+        gradients, others = tiling.transformed(
+            site.result, site.result_ways, site.filters, transposed(f.sums), "gradients", kept
+        )
+        return [*elements, *gradients], [*tiles, *others]
 
     # ------------------------------------------------------------ products
 
@@ -197,12 +199,12 @@ class _Plan:
         """From one place of the sums to the next."""
         return self.channels * self.filters + self.lanes
 
-    def _index(self, image: Var | None, place: Index) -> Index:
+    def index(self, image: Var | None, place: Index) -> Index:
         index = place * self._step + Index.of(self.channel) * self.filters + Index.of(self.filter)
         whole = len(self.f.elements) ** 2 * self._step
         return index + Index.of(image) * whole if image and self.by_image else index
 
-    def _products(self, image: Var | None) -> Stmt:
+    def products(self, image: Var | None) -> Stmt:
         """sums[place][channel][filter], those of the blocks before with them."""
         tile, acc = Var("tile", self.tiling.count), sum_of(self.kernel)
         left, right = (
@@ -211,7 +213,7 @@ class _Plan:
         )
         value = acc
         summed: tuple[Var, ...] = (tile,)
-        index = self._index(image, Index.of(self.place))
+        index = self.index(image, Index.of(self.place))
         if not self.by_image and image is not None:
             summed = (image, tile)
             left, right = (self._of_image(x, image) for x in (left, right))
@@ -246,7 +248,7 @@ class _Plan:
         size = len(self.f.elements)
         image = self.site.images if self.by_image else None
         loads = [
-            scalar.load("sums", self._index(image, Index.of(n)).substitute(change), self.dtype)
+            scalar.load("sums", self.index(image, Index.of(n)).substitute(change), self.dtype)
             for n in range(size**2)
         ]
         sums, before = sums_of_images(loads, image)

@@ -15,6 +15,7 @@ from ir.loops import Store, Transpose, statements
 from ir.loops import stages as parts_of
 from nncompiler.autodiff import differentiate
 from nncompiler.codegen.llvm import host
+from nncompiler.codegen.target import preset
 from nncompiler.compilation import compile_graph
 from nncompiler.frontend.convolution import convolve
 from nncompiler.options import Options
@@ -74,7 +75,7 @@ CASES = {
     "blocks of rows": network("batch", 48, (32, 12), 48, 1),
     "two rows in a vector": network("batch", 8, (16, 16), 16, 1),
     "tiles out of the image": network(2, 8, (15, 15), 10, 1),
-    "tiles without padding": network(2, 8, (10, 34), 17, 0),
+    "tiles without padding": network(2, 8, (10, 33), 17, 0),
     "one image of blocks": network(1, 16, (8, 8), 128, 1),
     "one image of parts": network(1, 8, (16, 16), 24, 1),
 }
@@ -119,6 +120,20 @@ def test_every_stage_agrees(name: str) -> None:
 def test_blocks_of_rows_of_tiles_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd_planes, "BLOCK", 1 << 15)
     test_every_stage_agrees("two rows in a vector")
+
+
+@pytest.mark.parametrize("pad", [0, 1])
+@pytest.mark.parametrize("size", [(32, 32), (31, 33), (33, 31)])
+def test_gradients_of_few_channels_are_dot_products(pad: int, size: tuple[int, int]) -> None:
+    graph = network("batch", 8, (size[0] + 2 - 2 * pad, size[1] + 2 - 2 * pad), 12, pad)
+    lowered = lower_graph(graph, target=preset("avx512"))
+    names = {b.name for s in lowered.scheduled for b in s.function.scratch}
+    assert {"elements_planes", "gradients_planes"} <= names
+    feed = feed_of(graph, 3)
+    expected = run_graph(graph, feed)
+    found = Session(compile_graph(graph, options=Options(cache=False)))(feed)
+    for output, value in found.items():
+        np.testing.assert_allclose(value, expected[output], rtol=1e-4, atol=2e-3, err_msg=output)
 
 
 @pytest.mark.parametrize("name", CASES)
