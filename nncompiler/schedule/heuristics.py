@@ -150,7 +150,8 @@ def choose_contract(
         vectors, height = (3, 8) if target.registers >= 32 else (vectors, 4)
     block = math.prod(size_of(v.extent) for v in kernel.reduce_axes) * vectors * lanes
     is_reread = bool(packs) and len(kernel.axes) > 2  # by all loops around the tile
-    if is_reread and vectors > 2 and 2 * block * rhs.dtype.bytes > target.l2:
+    is_flat = isinstance(m.extent, int) and m.extent <= height  # and so would a narrow one be
+    if is_reread and vectors > 2 and not is_flat and 2 * block * rhs.dtype.bytes > target.l2:
         vectors, height = tile_shape(m.extent, 2 * lanes, lanes, target.registers)
     packs += _blocking(kernel, m, n, rhs, vectors * lanes, bool(packs), target)
     return (
@@ -165,19 +166,13 @@ def choose_contract(
 def _blocking(
     kernel: Kernel, m: Var, n: Var, rhs: Scalar, width: int, is_packed: bool, target: Target
 ) -> list[Directive]:
-    """Whether partial sums, blocks of columns or a turned result keep data in the caches."""
+    """Whether partial sums, blocks of columns or a turned result keep data in the caches; partial
+    sums where a packed block would not stay in the second one."""
     found: list[Directive] = []
     first, *rest = kernel.reduce_axes
     operands = sum(size_of(b.size) * b.dtype.bytes for b in kernel.buffers if not b.written)
     steps = math.prod(size_of(v.extent) for v in rest)
     is_static = all(isinstance(v.extent, int) for v in kernel.axes)
-    if is_static and operands > target.l2:
-        if rest and steps >= LONG_SLICE:
-            return [Partial(first.name, 1)]
-        length = -(-LONG_SLICE // steps)
-        is_long = size_of(first.extent) >= MANY_SLICES * length
-        if is_long and not is_packed and size_of(m.extent) >= REREAD:
-            return [Partial(first.name, length)]
     assert isinstance(n.extent, int)
     columns = n.extent
     weights = math.prod(
@@ -186,7 +181,16 @@ def _blocking(
         if rhs.index.coefficient(v) != 0
     )
     is_large = 2 * weights * rhs.dtype.bytes > target.l2
-    if is_packed and is_large and columns % width == 0 and columns > width:
+    in_blocks = is_packed and is_large and columns % width == 0 and columns > width
+    block = weights // columns * width * rhs.dtype.bytes
+    if is_static and operands > target.l2 and not (in_blocks and block < 2 * target.l2):
+        if rest and steps >= LONG_SLICE:
+            return [Partial(first.name, 1)]
+        length = -(-LONG_SLICE // steps)
+        is_long = size_of(first.extent) >= MANY_SLICES * length
+        if is_long and not is_packed and size_of(m.extent) >= REREAD:
+            return [Partial(first.name, length)]
+    if in_blocks:
         found.append(Outermost(n.name))
         columns = width
     if m in near_axes(kernel, n, columns):

@@ -238,3 +238,23 @@ def test_dot_products_along_a_summed_axis(width: int, filters: int, dtype: str) 
     run_function(function, buffers, {"batch": 3})
     (written,) = [b.name for b in function.buffers if b.written]
     np.testing.assert_array_equal(buffers[written].reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize("channels", [64, 512])
+def test_a_packed_block_that_stays_in_a_cache_is_read_by_all_rows(channels: int) -> None:
+    """Else sums are partial: of 512 channels, a block of 4608 rows does not stay."""
+    graph = padded_convolution(channels, 256)
+    target = replace(preset("avx512"), l2=1 << 18)
+    kernel = lower_graph(graph, target=target, options=DIRECT).kernels[0]
+    kinds = {type(d) for d in kernel.schedule}
+    assert (Outermost in kinds) == (channels == 64)
+    assert (Partial in kinds) == (channels == 512)
+    heights = [d.size for d in kernel.schedule if isinstance(d, TileBy)]
+    assert heights == [64, 6] or channels == 512  # rows of 4: a narrower tile would be no taller
+
+
+def padded_convolution(channels: int, filters: int) -> Graph:
+    """Every second point of images of 8 x 8."""
+    x = ops.input("x", "f32", ("batch", channels, 8, 8))
+    w = ops.input("w", "f32", (filters, channels, 3, 3))
+    return Graph("conv", (x, w), {"y": convolve(x, w, (2, 2), ((1, 1),) * 2, (1, 1), 1)})
