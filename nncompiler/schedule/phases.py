@@ -8,10 +8,13 @@ A phase has taps of its own and multiplies no zeros.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ir import scalar
 from ir.dilated import Way
 from ir.index import Index, Var
+from ir.scalar import Scalar
 
 
 @dataclass(frozen=True)
@@ -77,3 +80,26 @@ class Axis:
     def place(self, phase: Phase) -> Index:
         """Where the element of quotient 0 lies after the lowest one."""
         return Index.of(self.step(phase)) * self.way.far + (phase.origin - self.lowest)
+
+
+def joined_taps(
+    operand: Scalar, taps: Sequence[Var]
+) -> tuple[Scalar, tuple[Var, ...], dict[Var, Index]]:
+    """The operand with all taps as one variable, where they lie together: what is read, the
+    variables of taps, and what the new one is.
+
+    w[f*9 - i*3 - j + 8]   ->   w[f*9 + tap],   tap = 8 - i*3 - j
+    """
+    number, size = Index(), 1
+    for v in reversed(taps):
+        assert isinstance(v.extent, int)
+        number, size = number + Index.of(v) * size, size * v.extent
+    index = operand.index
+    each = next((index.coefficient(v) or 0 for v in reversed(taps) if v.extent != 1), 0)
+    if not each or any(index.coefficient(v) != each * (number.coefficient(v) or 0) for v in taps):
+        return operand, tuple(taps), {}
+    number = number if each > 0 else Index.of(size - 1) - number
+    joined = Var("tap", size)
+    lowest = {v: Index.of(0 if each > 0 else v.extent - 1) for v in taps}  # type: ignore[operator]
+    place = index.substitute(lowest) + Index.of(joined) * abs(each)
+    return scalar.load(operand.name, place, operand.dtype), (joined,), {joined: number}

@@ -28,7 +28,7 @@ from nncompiler.schedule.apply import stores
 from nncompiler.schedule.heuristics import fitting_lanes, size_of, tile_rows, tile_shape
 from nncompiler.schedule.images import SCRATCH
 from nncompiler.schedule.pack import moves, pack
-from nncompiler.schedule.phases import Axis, Phase
+from nncompiler.schedule.phases import Axis, Phase, joined_taps
 from nncompiler.schedule.results import results, sum_of
 from nncompiler.schedule.spreading import Spread
 from nncompiler.schedule.tiling import nest
@@ -140,9 +140,7 @@ class _Plan(ABC):
         )
 
     def function(self) -> Function:
-        every = list(product(*(a.phases for a in self.site.axes)))
-        packed = [self._weights(number, phases) for number, phases in enumerate(every)]
-        weights = {phases: load for phases, (load, _) in zip(every, packed, strict=True)}
+        weights, copies = self._weights()
         first = self.site.axes[0].way
         blocks, rest = divmod(first.extent, self.height)
         number = Var(f"{first.spot}_block", blocks)
@@ -154,7 +152,7 @@ class _Plan(ABC):
             body += self._work(Index.of(blocks * self.height), rest, weights)
         for v in reversed(self.site.around or (Var("image", 1),)):
             body = (For(v, "serial", 1, body),)
-        body = (*(copy for _, copies in packed for copy in copies), *body)
+        body = (*copies, *body)
         label, buffers = self.kernel.label, self.kernel.buffers
         return Function(label, buffers, body, tuple(self.scratch), tuple(self.workspace))
 
@@ -170,12 +168,15 @@ class _Plan(ABC):
         even = [h for h in fitting if way.extent % h == 0 and 2 * h > most]
         return most if most == way.extent else max(even, default=most)
 
-    def _work(self, start: Index, height: int, weights: Mapping[Phases, Scalar]) -> Stmts:
+    def _work(self, start: Index, height: int, weights: Scalar) -> Stmts:
         """All of a block: the copy, the sums phase by phase, and the results."""
         block = self.block(start, height)
         found = [*block.copies(self.target.lanes(self.dtype))]
-        for phases, load in weights.items():
-            found += self.phase(block, start, height, phases, load)
+        for phases in product(*(a.phases for a in self.site.axes)):
+            each = [a.changes(p) for a, p in zip(self.site.axes, phases, strict=True)]
+            taps = {v: index for changes in each for v, index in changes.items()}
+            of_phase = scalar.substitute(weights, taps)
+            found += self.phase(block, start, height, phases, of_phase)
         return (*found, *self.results(block, start, height))
 
     def quotients(self, height: int) -> list[int]:
@@ -190,26 +191,25 @@ class _Plan(ABC):
 
     # ------------------------------------------------------------ one phase
 
-    def _weights(self, number: int, phases: Phases) -> tuple[Scalar, Stmts]:
-        """What a phase multiplies with, in the order in which it does: (load, statements)."""
-        site, axes = self.site, list(zip(self.site.axes, phases, strict=True))
-        changes = {v: index for axis, phase in axes for v, index in axis.changes(phase).items()}
-        operand = scalar.substitute(site.other, changes)
+    def _weights(self) -> tuple[Scalar, Stmts]:
+        """What is multiplied with, in the order in which tiles read it: (load, statements)."""
+        site, other = self.site, self.site.other
         wide = self.column if self.column in site.filters else self.row
-        if not moves(operand, wide):
-            return operand, ()
-        steps = tuple(axis.step(phase) for axis, phase in axes)
+        if not moves(other, wide):
+            return other, ()
+        taps = tuple(a.way.tap for a in site.axes)
+        joined, taps, change = joined_taps(other, taps)
+        filters = size_of(wide.extent)
         kernel = replace(
             self.kernel,
-            axes=(*site.around, *self.numbers(phases), *site.filters),
-            reduce_axes=(*steps, *site.channels),
+            axes=(*site.around, *site.filters),
+            reduce_axes=(*taps, *site.channels),
         )
-        filters = size_of(wide.extent)
         block = self.vectors * self.lanes if wide == self.column else filters
         lanes = fitting_lanes(filters, self.target.lanes(self.dtype))
-        load, copy, buffer = pack(kernel, wide, block, operand, lanes, f"weights{number}")
+        load, copy, buffer = pack(kernel, wide, block, joined, lanes, "weights")
         self.workspace.append(buffer)
-        return load, (copy,)
+        return scalar.substitute(load, change), (copy,)
 
     def numbers(self, phases: Phases) -> list[Var]:
         return [a.number(p) for a, p in zip(self.site.axes, phases, strict=True)]
