@@ -6,52 +6,34 @@ strided convolution, a transposed one), gives its loops phase by phase.
         for every phase q, s:  sums[q, s][j, spot] = sum over its own taps of w * staged
         y[n, j, h, w] = ... sums[h % 2, w % 2][j, (h // 2, w // 2)]
 
-Spots run over the lanes, channels of the result over the rows of a tile. No zero is multiplied, and
-the phases meet when results are computed from their sums, by a shuffle.
+No zero is multiplied. Spots run over the lanes, channels of the result over the rows of a tile; the
+phases meet when results are computed from their sums, by a shuffle. Where channels lie together in
+the result, or an image has few spots, channels run over the lanes instead.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from collections.abc import Sequence
+from dataclasses import replace
 
 from ir import scalar
 from ir.dilated import dilated
 from ir.index import Index, Var
-from ir.loops import Buffer, For, Function, Kernel, Stmt, Store, Tile, TileBy, Vectorize, Write
+from ir.loops import Buffer, Function, Kernel, Store, Transpose
 from ir.scalar import Scalar
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.apply import stores
-from nncompiler.schedule.heuristics import fitting_lanes, size_of, tile_rows, tile_shape
-from nncompiler.schedule.images import SCRATCH
-from nncompiler.schedule.pack import moves, pack
-from nncompiler.schedule.phases import Axis, Phase, joined_taps
-from nncompiler.schedule.results import results, sum_of
+from nncompiler.schedule.heuristics import size_of
+from nncompiler.schedule.phased import Phased, Phases, Stmts, Strided, changed
+from nncompiler.schedule.phases import Axis
+from nncompiler.schedule.results import row_major, sum_of
 from nncompiler.schedule.spreading import Spread
 from nncompiler.schedule.tiling import nest
 
 LONGEST = 64  # elements of a row that is copied more than once
+MANY = 64  # spots of an image that are worth to run over the lanes
 TALL = 8  # channels that are better two vectors wide
-UNROLL = 4  # steps of a tile
-
-Phases = tuple[Phase, ...]
-Stmts = tuple[Stmt, ...]
-
-
-@dataclass(frozen=True)
-class Strided:
-    """The operand with zeros, what it is multiplied by, and the axes: `around` all else are images
-    and groups, `filters` are channels of the result, `channels` are summed."""
-
-    image: Scalar
-    other: Scalar
-    axes: tuple[Axis, ...]
-    around: tuple[Var, ...]
-    filters: tuple[Var, ...]
-    channels: tuple[Var, ...]
 
 
 def find_strided(kernel: Kernel) -> Strided | None:
@@ -77,164 +59,31 @@ def find_strided(kernel: Kernel) -> Strided | None:
 
 def plan_strided(kernel: Kernel, site: Strided, target: Target) -> tuple[Kernel, Function]:
     """The scheduled kernel and its loops."""
-    filter = _neighbours(kernel, site, target)
+    filter = _in_lanes(kernel, site, target)
     plan = (
         _Spots(kernel, site, target) if filter is None else _Filters(kernel, site, target, filter)
     )
     return replace(kernel, schedule=plan.schedule), plan.function()
 
 
-def _neighbours(kernel: Kernel, site: Strided, target: Target) -> Var | None:
-    """The channels of the result that lie together in memory, where they fill the lanes."""
-    least = target.lanes(site.image.dtype) // 2
+def _in_lanes(kernel: Kernel, site: Strided, target: Target) -> Var | None:
+    """The channels of the result that run over the lanes: those that lie together in memory, where
+    they fill half of the lanes; any that fill them, where an image has few spots."""
+    lanes = target.lanes(site.image.dtype)
     for v in site.filters:
-        if size_of(v.extent) >= least and all(w.index.coefficient(v) == 1 for w in kernel.writes):
+        if 2 * size_of(v.extent) >= lanes and _lie_together(kernel, v):
             return v
-    return None
+    spots = math.prod(-(-a.way.extent // a.way.stride) for a in site.axes)
+    if spots >= MANY or len(site.filters) != 1 or size_of(site.filters[0].extent) < lanes:
+        return None
+    return site.filters[0]
 
 
-class _Plan(ABC):
-    """Loops for blocks of `height` spots along the first axis, with tiles of `row` x `column`."""
-
-    row: Var
-    column: Var
-
-    def __init__(self, kernel: Kernel, site: Strided, target: Target) -> None:
-        self.kernel, self.site, self.target = kernel, site, target
-        self.dtype = site.image.dtype
-        self.height = self._height()
-        self.largest = self.block(Index(), self.height)
-        self.scratch, self.workspace = [self.largest.buffer], list[Buffer]()
-
-    @abstractmethod
-    def block(self, start: Index, height: int) -> Spread:
-        """What `height` spots of the first axis read, from spot `start` on."""
-
-    @abstractmethod
-    def size(self, block: Spread) -> int:
-        """How many elements a thread keeps for a block."""
-
-    @abstractmethod
-    def phase(
-        self, block: Spread, start: Index, height: int, phases: Phases, weights: Scalar
-    ) -> Stmts:
-        """All that a phase does in a block."""
-
-    @abstractmethod
-    def results(self, block: Spread, start: Index, height: int) -> Stmts:
-        """What is done after all phases."""
-
-    def _tiled(self, row: Var, column: Var, columns: int) -> None:
-        """Choose the tile, as if it had so many columns."""
-        self.row, self.column = row, column
-        self.lanes = fitting_lanes(column.extent, self.target.lanes(self.dtype))
-        shape = tile_shape(row.extent, columns, self.lanes, self.target.registers)
-        self.vectors, self.rows = shape
-
-    @property
-    def schedule(self) -> tuple[Vectorize | TileBy, ...]:
-        return (
-            Vectorize(self.column.name, self.lanes),
-            TileBy(self.column.name, self.vectors * self.lanes),
-            TileBy(self.row.name, self.rows),
-        )
-
-    def function(self) -> Function:
-        weights, copies = self._weights()
-        first = self.site.axes[0].way
-        blocks, rest = divmod(first.extent, self.height)
-        number = Var(f"{first.spot}_block", blocks)
-        body: Stmts = ()
-        if blocks:
-            start = Index.of(number) * self.height
-            body = nest([number], self._work(start, self.height, weights))
-        if rest:
-            body += self._work(Index.of(blocks * self.height), rest, weights)
-        for v in reversed(self.site.around or (Var("image", 1),)):
-            body = (For(v, "serial", 1, body),)
-        body = (*copies, *body)
-        label, buffers = self.kernel.label, self.kernel.buffers
-        return Function(label, buffers, body, tuple(self.scratch), tuple(self.workspace))
-
-    def _height(self) -> int:
-        """Spots along the first axis that are computed at a time: as many as the caches hold, the
-        same number in every block where that is not much less."""
-        way = self.site.axes[0].way
-        fitting = [way.stride]
-        for height in range(2 * way.stride, way.extent + way.stride, way.stride):
-            if self.size(self.block(Index(), height)) * self.dtype.bytes <= SCRATCH:
-                fitting.append(height)
-        most = min(max(fitting), way.extent)
-        even = [h for h in fitting if way.extent % h == 0 and 2 * h > most]
-        return most if most == way.extent else max(even, default=most)
-
-    def _work(self, start: Index, height: int, weights: Scalar) -> Stmts:
-        """All of a block: the copy, the sums phase by phase, and the results."""
-        block = self.block(start, height)
-        found = [*block.copies(self.target.lanes(self.dtype))]
-        for phases in product(*(a.phases for a in self.site.axes)):
-            each = [a.changes(p) for a, p in zip(self.site.axes, phases, strict=True)]
-            taps = {v: index for changes in each for v, index in changes.items()}
-            of_phase = scalar.substitute(weights, taps)
-            found += self.phase(block, start, height, phases, of_phase)
-        return (*found, *self.results(block, start, height))
-
-    def quotients(self, height: int) -> list[int]:
-        """How many quotients the spots of a block have along every axis."""
-        ways = [a.way for a in self.site.axes]
-        extents = (height, *(w.extent for w in ways[1:]))
-        return [-(-n // w.stride) for n, w in zip(extents, ways, strict=True)]
-
-    def starts(self, start: Index) -> tuple[Index, ...]:
-        first, *rest = self.site.axes
-        return (start // first.way.stride, *(Index() for _ in rest))
-
-    # ------------------------------------------------------------ one phase
-
-    def _weights(self) -> tuple[Scalar, Stmts]:
-        """What is multiplied with, in the order in which tiles read it: (load, statements)."""
-        site, other = self.site, self.site.other
-        wide = self.column if self.column in site.filters else self.row
-        if not moves(other, wide):
-            return other, ()
-        taps = tuple(a.way.tap for a in site.axes)
-        joined, taps, change = joined_taps(other, taps)
-        filters = size_of(wide.extent)
-        kernel = replace(
-            self.kernel,
-            axes=(*site.around, *site.filters),
-            reduce_axes=(*taps, *site.channels),
-        )
-        block = self.vectors * self.lanes if wide == self.column else filters
-        lanes = fitting_lanes(filters, self.target.lanes(self.dtype))
-        load, copy, buffer = pack(kernel, wide, block, joined, lanes, "weights")
-        self.workspace.append(buffer)
-        return scalar.substitute(load, change), (copy,)
-
-    def numbers(self, phases: Phases) -> list[Var]:
-        return [a.number(p) for a, p in zip(self.site.axes, phases, strict=True)]
-
-    def tile(
-        self, row: Var, column: Var, phases: Phases, operands: tuple[Scalar, Scalar], last: Stmts
-    ) -> Tile:
-        """The sums of a phase, and what becomes of them."""
-        steps = [a.step(p) for a, p in zip(self.site.axes, phases, strict=True)]
-        summed = [v for v in (*steps, *self.site.channels) if v.extent != 1] or steps[-1:]
-        return Tile(
-            row,
-            column,
-            tuple(summed),
-            sum_of(self.kernel).name,
-            *operands,
-            last,
-            tile_rows(row.extent, self.rows),
-            self.vectors,
-            self.lanes,
-            UNROLL,
-        )
+def _lie_together(kernel: Kernel, v: Var) -> bool:
+    return all(w.index.coefficient(v) == 1 for w in kernel.writes)
 
 
-class _Spots(_Plan):
+class _Spots(Phased):
     """Lanes run over spots, rows of a tile over filters. Rows of an image lie side by side where
     they are short; sums are put together phase by phase."""
 
@@ -298,26 +147,26 @@ class _Spots(_Plan):
     def results(self, block: Spread, start: Index, height: int) -> Stmts:
         """The results of a block: every spot has the sum of its phase."""
         ways = [a.way for a in self.site.axes]
-        first, row = ways[0].spot, Var(ways[0].spot.name, height)
+        row = Var(ways[0].spot.name, height)
         spots = [Index.of(v) for v in (row, *(w.spot for w in ways[1:]))]
         place = self._place(
             block,
             [spot % w.stride for spot, w in zip(spots, ways, strict=True)],
             [spot // w.stride for spot, w in zip(spots, ways, strict=True)],
         )
-        writes = changed(self.kernel.writes, {first: start + Index.of(row)})
-        axes = [row if v == first else v for v in self.kernel.axes if v not in self.site.around]
-        total = scalar.load("sums", place, self.dtype)
-        last = results(self.kernel, writes, tuple(axes), total, self.target)
-        self.scratch += last.scratch
-        return last.body
+        return self.finish(start, height, scalar.load("sums", place, self.dtype))
 
 
-class _Filters(_Plan):
-    """Lanes run over filters, which lie together in the result, rows of a tile over spots."""
+class _Filters(Phased):
+    """Lanes run over filters, rows of a tile over spots. Where filters do not lie together in the
+    result, a block of it is turned."""
 
     def __init__(self, kernel: Kernel, site: Strided, target: Target, column: Var) -> None:
+        self.column, self.is_turned = column, not _lie_together(kernel, column)
         super().__init__(kernel, site, target)
+        if self.is_turned:
+            size = self._points(self.height)[1] * size_of(column.extent)
+            self.scratch += [Buffer(name, self.dtype, size, True) for name in ("sums", "turned")]
         row = Var("spot", self.largest.counts[-1])
         self._tiled(row, column, size_of(column.extent))
 
@@ -328,7 +177,16 @@ class _Filters(_Plan):
         return Spread(site.image, site.axes, site.channels, *where, False, is_last)
 
     def size(self, block: Spread) -> int:
-        return block.size
+        spots = math.prod(
+            n * a.way.stride for n, a in zip(block.counts, self.site.axes, strict=True)
+        )
+        return block.size + 2 * spots * size_of(self.column.extent) * self.is_turned
+
+    def _points(self, height: int) -> tuple[Index, int]:
+        """The place of a spot among those of a block, from the block's first row on, and how many
+        there are."""
+        first, *ways = (a.way for a in self.site.axes)
+        return row_major([Var(first.spot.name, height), *(w.spot for w in ways)])
 
     def phase(
         self, block: Spread, start: Index, height: int, phases: Phases, weights: Scalar
@@ -346,24 +204,32 @@ class _Filters(_Plan):
             w.spot: Index.of(v) * w.stride + Index.of(number) + p.first
             for w, v, number, p in zip(ways, found, numbers, phases, strict=True)
         }
-        changes[ways[0].spot] = changes[ways[0].spot] + start
         operands = block.read(phases, [Index.of(v) for v in found]), weights
         *outer, row = found
-        last = tuple(stores(changed(self.kernel.writes, changes)))
+        if self.is_turned:
+            place = self._points(height)[0].substitute(
+                {Var(ways[0].spot.name, height): changes.pop(ways[0].spot), **changes}
+            )
+            place = place * size_of(self.column.extent) + Index.of(self.column)
+            last: Stmts = (Store("sums", place, sum_of(self.kernel)),)
+        else:
+            changes[ways[0].spot] = changes[ways[0].spot] + start
+            last = tuple(stores(changed(self.kernel.writes, changes)))
         tile = self.tile(row, self.column, phases, operands, last)
         filters = [v for v in self.site.filters if v != self.column]
         return nest([*numbers, *filters, *outer], [tile])
 
     def results(self, block: Spread, start: Index, height: int) -> Stmts:
-        return ()
-
-
-def changed(writes: Sequence[Write], changes: Mapping[Var, Index]) -> tuple[Write, ...]:
-    """What is written where variables are changed."""
-    return tuple(
-        replace(w, index=w.index.substitute(changes), value=scalar.substitute(w.value, changes))
-        for w in writes
-    )
+        if not self.is_turned:
+            return ()
+        place, count = self._points(height)
+        point, filter = Var("point", count), Index.of(self.column)
+        by_spots = Index.of(point) * size_of(self.column.extent) + filter
+        sums = scalar.load("sums", by_spots, self.dtype)
+        lanes, by_filters = self.target.lanes(self.dtype), filter * count + Index.of(point)
+        turn = Transpose(self.column, point, "turned", by_filters, sums, lanes)
+        total = scalar.load("turned", filter * count + place, self.dtype)
+        return (turn, *self.finish(start, height, total))
 
 
 def _spots(block: Spread) -> list[Var]:

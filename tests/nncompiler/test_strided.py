@@ -21,7 +21,7 @@ from nncompiler.autodiff import differentiate
 from nncompiler.codegen.costs import flops
 from nncompiler.frontend.convolution import convolve, spread_kernels
 from nncompiler.pipeline import lower_graph
-from nncompiler.schedule import strided
+from nncompiler.schedule import phased
 from nncompiler.schedule.phases import Axis
 from tests.stages import stages
 
@@ -143,6 +143,7 @@ CASES = {
     "multiplied": gradient((2, 3, 10, 10), (3, 3), (2, 2), filters=6, pad=1, groups=3),
     "wide": gradient((1, 1, 6, 150), (3, 3), (2, 2), pad=1),
     "many channels": gradient((1, 20, 8, 8), (3, 3), (2, 2), filters=18, pad=1),
+    "few spots": gradient(("batch", 33, 7, 9), (3, 3), (2, 2), pad=1, bias=True),
     "transposed": transposed(("batch", 3, 5, 4), (4, 4), (2, 2)),
     "transposed by 3": transposed((2, 3, 4, 3), (5, 5), (3, 3)),
     "channels last": gradient(("batch", 16, 9, 10), (3, 3), (2, 2), pad=1, bias=True, last="gx"),
@@ -158,10 +159,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("room", [strided.SCRATCH, 1 << 9], ids=["whole", "blocks"])
+@pytest.mark.parametrize("room", [phased.SCRATCH, 1 << 9], ids=["whole", "blocks"])
 @pytest.mark.parametrize("name", CASES)
 def test_every_stage_agrees(name: str, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strided, "SCRATCH", room)
+    monkeypatch.setattr(phased, "SCRATCH", room)
     graph = CASES[name]
     random = np.random.default_rng(1)
     feed = {}
