@@ -45,21 +45,36 @@ class Dots(Blocks):
         sums = self._over(t.k, {t.m: m, t.n: n}, [zero] * (count * chains), height, vectors)
         if chains > 1:
             sums = [self.e.add(a, b) for a, b in zip(sums[:count], sums[count:], strict=True)]
-        for row in range(height):
+        found = [sums[row * vectors : (row + 1) * vectors] for row in range(height)]
+        for row, totals in enumerate(self._totals(found)):
             with w.bound(t.m, Binding(self.e.add(m, constant(row, i64)))):
-                for first in range(0, vectors, t.lanes):
-                    last = min(first + t.lanes, vectors)
-                    self._finish(sums[row * vectors + first : row * vectors + last], n, first)
+                for number, total in enumerate(totals):
+                    first = number * t.lanes
+                    self._finish(total, min(vectors - first, t.lanes), n, first)
         del w.values[t.acc]
         w.pop()
 
-    def _finish(self, sums: list[Value], n: Value, first: int) -> None:
+    def _totals(self, rows: list[list[Value]]) -> list[list[Value]]:
+        """Of every row the sums over lanes, side by side in vectors; all rows of a small block are
+        summed together."""
+        lanes, count = self.t.lanes, len(rows[0])
+        if count * len(rows) == lanes and count.bit_count() == 1 and count > 1:
+            every = self._together([x for row in rows for x in row], lanes)
+            starts = range(0, lanes, count)
+            return [[self.e.shuffle(every, None, range(s, s + count))] for s in starts]
+        parts = [[row[n : n + lanes] for n in range(0, count, lanes)] for row in rows]
+        return [
+            [self._together(part, 1 << (len(part) - 1).bit_length()) for part in row]
+            for row in parts
+        ]
+
+    def _finish(self, total: Value, count: int, n: Value, first: int) -> None:
         """The epilogue of neighbouring columns, one in each lane."""
-        width = 1 << (len(sums) - 1).bit_length()
+        width = total.lanes
         mask = None
-        if width > len(sums):
-            mask = self.e.lane_mask(constant(len(sums), i64), width)
-        self.w.values[self.t.acc] = self._together(sums, width)
+        if width > count:
+            mask = self.e.lane_mask(constant(count, i64), width)
+        self.w.values[self.t.acc] = total
         place = self.e.add(n, constant(first, i64))
         with self.w.bound(self.t.n, Binding(place, width, mask)):
             self.w.block(self.t.epilogue)

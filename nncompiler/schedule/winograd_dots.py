@@ -21,7 +21,7 @@ from nncompiler.schedule.transforms import Transforms, transposed
 from nncompiler.schedule.winograd import fits
 from nncompiler.schedule.winograd_weights import Gradient, Plan
 
-ROWS, COLUMNS = 2, 8  # of dot products at a time
+ROWS, COLUMNS = 4, 4  # of dot products at a time
 LONG = 8  # vectors of tiles whose sum is worth adding up the lanes
 
 
