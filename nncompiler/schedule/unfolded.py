@@ -26,7 +26,6 @@ from nncompiler.schedule.axes import merge_axes
 from nncompiler.schedule.heuristics import fitting_lanes, size_of
 from nncompiler.schedule.images import (
     BLOCK,
-    STAGED,
     Plan,
     cut_axis,
     in_loops,
@@ -38,6 +37,7 @@ from nncompiler.schedule.staging import MOST_APART, stage
 from nncompiler.schedule.tiling import nest
 
 UNFOLDED = "unfolded"  # the copy
+LARGEST = 1 << 19  # bytes of it: all weights are read anew for every block
 LEAST_POINTS, LEAST_FILL = 32, 0.8  # of a block of the result, and of its vectors
 
 
@@ -165,7 +165,8 @@ def plan_unfolded(
     whole = find_unfolded(kernel, number)
     if whole is None:
         return None
-    size = _block_of_rows(whole, target.lanes(kernel.reductions[0].value.dtype))
+    dtype = kernel.reductions[0].value.dtype
+    size = _block_of_rows(whole, target.lanes(dtype), dtype.bytes)
     if not size:
         return None
     rows, part = whole.rows.spot, kernel
@@ -193,7 +194,7 @@ def plan_unfolded(
     return replace(kernel, schedule=planned.schedule), replace(found, buffers=kernel.buffers)
 
 
-def _block_of_rows(site: Unfolded, lanes: int) -> int:
+def _block_of_rows(site: Unfolded, lanes: int, bytes: int) -> int:
     """How many rows of the result are computed from one copy: those that fill its vectors best, of
     these the most that fit; 0 where there are none that do."""
     best = (LEAST_FILL, 0)
@@ -202,7 +203,7 @@ def _block_of_rows(site: Unfolded, lanes: int) -> int:
             continue
         part = replace(site, rows=replace(site.rows, spot=Var("", count)))
         points = count * site.row
-        if points >= LEAST_POINTS and part.size * 4 <= STAGED:
+        if points >= LEAST_POINTS and part.size * bytes <= LARGEST:
             fill = points / (-(-points // lanes) * lanes)
             best = max(best, (round(fill, 1), count))
     return best[1]
