@@ -20,7 +20,7 @@ from ir.scalar import Scalar
 from ir.types import Dim, multiply
 from nncompiler.schedule.heuristics import fitting_lanes
 
-MOST_APART = 4  # elements from lane to lane, which still are few loads and shuffles
+MOST_APART = 2  # elements from lane to lane: two loads and a shuffle, no gather
 
 
 def stage(

@@ -38,7 +38,7 @@ from nncompiler.schedule.tiling import nest
 
 UNFOLDED = "unfolded"  # the copy
 LARGEST = 1 << 19  # bytes of it: all weights are read anew for every block
-LEAST_POINTS, LEAST_FILL = 32, 0.8  # of a block of the result, and of its vectors
+LEAST_POINTS, LEAST_FILL = 32, 0.9  # of a block of the result, and of its vectors
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def plan_unfolded(
     inner = replace(
         inner,
         axes=tuple(v for v in inner.axes if v not in site.around),
-        reduce_axes=(*taps, *site.channels, *site.taps),
+        reduce_axes=(*site.channels, *taps, *site.taps),
         buffers=tuple(b for b in kernel.buffers if b.name != operand_of(part, number).name),
     )
     planned, function = plan(merge_axes(inner), target)
@@ -197,14 +197,14 @@ def plan_unfolded(
 def _block_of_rows(site: Unfolded, lanes: int, bytes: int) -> int:
     """How many rows of the result are computed from one copy: those that fill its vectors best, of
     these the most that fit; 0 where there are none that do."""
-    best = (LEAST_FILL, 0)
+    best = (0.0, 0)
     for count in range(1, site.rows.points + 1):
         if site.rows.points % count:
             continue
         part = replace(site, rows=replace(site.rows, spot=Var("", count)))
         points = count * site.row
-        if points >= LEAST_POINTS and part.size * bytes <= LARGEST:
-            fill = points / (-(-points // lanes) * lanes)
+        fill = points / (-(-points // lanes) * lanes)
+        if points >= LEAST_POINTS and fill >= LEAST_FILL and part.size * bytes <= LARGEST:
             best = max(best, (round(fill, 1), count))
     return best[1]
 
