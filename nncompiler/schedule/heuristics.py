@@ -182,11 +182,11 @@ def _blocking(
     )
     is_large = 2 * weights * rhs.dtype.bytes > target.l2
     in_blocks = is_packed and is_large and columns % width == 0 and columns > width
-    block = weights // columns * width * rhs.dtype.bytes
+    block = weights // max(columns, 1) * width * rhs.dtype.bytes
     if is_static and operands > target.l2 and not (in_blocks and block < 2 * target.l2):
         if rest and steps >= LONG_SLICE:
             return [Partial(first.name, 1)]
-        length = -(-LONG_SLICE // steps)
+        length = -(-LONG_SLICE // max(steps, 1))
         is_long = size_of(first.extent) >= MANY_SLICES * length
         if is_long and not is_packed and size_of(m.extent) >= REREAD:
             return [Partial(first.name, length)]
