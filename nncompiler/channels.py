@@ -20,9 +20,12 @@ from nncompiler.groups import Read, Reads, contract_variables, own_group, split_
 from nncompiler.schedule.heuristics import size_of
 from nncompiler.stored import has_buffer
 
-STEPPED, PLAIN = 2, 1  # gained per element that a contraction reads at steps or points, or else
-FEW = 3  # lost where transforms of tiles run along images of few channels (winograd_planes.py)
+PLAIN = 1  # gained per element that a contraction reads or makes
+SPREAD = 1  # lost where elements have zeros between them, whose phases run over the lanes
+FEW = {1: 3, 2: 2}  # lost by vectors of channels, along which tiles run (winograd_planes.py)
 STRANGE = 4  # lost per element that is read or written in another order
+CACHED = 1 << 21  # elements of a batch that two passes over all channels find in a cache; channel
+# by channel, the second one always does
 
 
 def turned_images(graph: Graph, lanes: int) -> frozenset[Node]:
@@ -101,29 +104,14 @@ class _Families:
                     yield from self._strange(node)
                 continue
             if node in self.parents:
-                yield node, (self._made(node) - STRANGE * (node in outputs)) * _elements(node)
+                yield node, -STRANGE * (node in outputs) * _elements(node)
+                if node.op.lowering is Lowering.CONTRACT:
+                    yield node, self._of_contraction(node) * _elements(node)
             for source, indices in self._reads(node):
                 if source in self.parents:
                     yield source, self._gain(node, source, indices) * _elements(source)
                 elif node in self.parents and _elements(source) >= _elements(node):
                     yield node, -STRANGE * self._is_in_step(node, indices) * _elements(node)
-
-    def _made(self, node: Node) -> int:
-        if node.op.lowering is not Lowering.CONTRACT:
-            return 0
-        along = any(self._is_along(node, source, i) for source, i in self._reads(node))
-        return -FEW if along else PLAIN
-
-    def _is_along(self, node: Node, source: Node, indices: Indices) -> bool:
-        """Does a contraction read tiles of an image, whose neighbours run over the lanes?"""
-        if not _is_image(node) or source.ndim != 4 or len(indices) != 4:
-            return False
-        plain = all(
-            len(i.terms) == 2 and all(step == 1 for _, step in i.terms) for i in indices[2:]
-        )
-        few = size_of(source.shape[1]) <= self.lanes and size_of(node.shape[1]) <= self.lanes
-        tiles = prod(-(-size_of(n) // 2) for n in node.shape[2:])
-        return plain and few and tiles % self.lanes == 0 and tiles > self.lanes
 
     def _strange(self, view: Node) -> Iterator[tuple[Node, int]]:
         """A result for the user that is a view of an image."""
@@ -142,22 +130,39 @@ class _Families:
                 letters = {v: c for c, v in contract_variables(node).items()}
                 if letters[channel] in set(left) & set(right) & set(out):
                     return -STRANGE  # nothing is summed over channels
-                if _is_image(node) and size_of(node.shape[1]) < self.lanes:
-                    return -STRANGE  # lanes run along the image
-                return -FEW if self._is_along(node, source, indices) else _gain_of(indices)
+                return self._of_contraction(node)
             case Lowering.REDUCE if node.ndim < 3:
-                return 0
+                if 0 not in node.attrs["axes"]:
+                    return -PLAIN  # lanes along the points of an image serve it as well
+                return -STRANGE if _elements(source) > CACHED else 0
             case Lowering.MAP | Lowering.REDUCE:
                 return 0 if self._is_in_step(node, indices) else -STRANGE
         return -STRANGE
 
+    def _of_contraction(self, node: Node) -> int:
+        """What it gains for every element of an image that it reads or makes."""
+        if not _is_image(node):
+            return PLAIN  # a gradient of weights
+        for source, indices in self._reads(node):
+            if source.type.symbols and _plain(indices, 1) is not None:
+                lost = self._lost(node, source, indices)
+                if lost:
+                    return -lost
+        return PLAIN
 
-def _gain_of(indices: Indices) -> int:
-    """Of a contraction that reads the image at these places."""
-    along = indices[2:]
-    if any(abs(step) > 1 for i in along for _, step in i.terms):
-        return STEPPED
-    return STEPPED if all(len(i.terms) < 2 for i in along) else PLAIN
+    def _lost(self, node: Node, source: Node, indices: Indices) -> int:
+        """By a convolution that has its lanes along the image."""
+        ways = [i.terms for i in indices[2:]]
+        if any(not isinstance(atom, Var) for terms in ways for atom, _ in terms):
+            return SPREAD
+        is_window = any(len(terms) > 1 for terms in ways)
+        if is_window and size_of(node.shape[1]) < self.lanes:
+            return STRANGE
+        plain = all(len(terms) == 2 and all(step == 1 for _, step in terms) for terms in ways)
+        vectors = -(-max(size_of(source.shape[1]), size_of(node.shape[1])) // self.lanes)
+        tiles = prod(-(-size_of(n) // 2) for n in node.shape[2:])
+        fill = len(ways) == 2 and tiles % self.lanes == 0 and tiles > self.lanes
+        return FEW.get(vectors, 0) if plain and fill else 0
 
 
 def _plain(indices: Indices, axis: int) -> Var | None:

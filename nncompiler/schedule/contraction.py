@@ -65,7 +65,7 @@ from nncompiler.schedule.winograd_weights import find_gradient, gradient_pays, p
 
 SCATTER_COST = 30.0  # cycles of a vector that is written or read at a distance
 COPY_ROWS = 4.0  # a packed operand costs as much as so many rows of the product
-LONG_ROWS = 16  # fill tiles of any height
+LONG_ROWS = 8  # fill tiles well enough
 TURN_COST = 8.0  # the same where a block of the result is turned before it is written
 
 

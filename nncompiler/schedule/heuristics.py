@@ -231,24 +231,24 @@ def _is_far_apart(kernel: Kernel, other: Var, axis: Var, operand: Scalar) -> boo
 
 def block_of_columns(kernel: Kernel, n: Var, rhs: Scalar, target: Target) -> int:
     """How many columns of the right operand are copied at a time, 0 for none: where every image has
-    a matrix of its own, whose rows lie so far apart that they meet in the first cache."""
-    if rhs.name not in {b.name for b in kernel.buffers} or rhs.index.coefficient(n) != 1:
+    a matrix of its own, whose rows lie so far apart that they meet in the first cache, or whose
+    columns do not lie together, but its rows do."""
+    if rhs.name not in {b.name for b in kernel.buffers}:
         return 0
     own = [v for v in kernel.axes if v != n and rhs.index.coefficient(v) != 0]
     others = [v for v in kernel.axes if v != n and v not in own]
     steps = [rhs.index.coefficient(v) or 0 for v in kernel.reduce_axes]
     extents = [v.extent for v in (n, *others, *kernel.reduce_axes)]
-    if (
-        not own
-        or min(steps) * rhs.dtype.bytes < LONG // 2
-        or any(isinstance(e, Extent) for e in extents)
-    ):
+    is_turned = rhs.index.coefficient(n) != 1
+    fits = 1 in steps if is_turned else min(steps) * rhs.dtype.bytes >= LONG // 2
+    if not own or not fits or any(isinstance(e, Extent) for e in extents):
         return 0
     rows, columns = math.prod(size_of(v.extent) for v in others), size_of(n.extent)
     lanes = target.lanes(rhs.dtype)
     width = tile_shape(rows, columns, lanes, target.registers)[0] * lanes
     block = math.prod(size_of(v.extent) for v in kernel.reduce_axes) * width * rhs.dtype.bytes
-    fits = rows >= 16 and columns > width and columns % width == 0 and block <= target.l1
+    share = target.l2 // 4 if is_turned else target.l1
+    fits = rows >= 16 and columns > width and columns % width == 0 and block <= share
     return width if fits else 0
 
 

@@ -11,7 +11,7 @@ fit, the whole operand is staged.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -80,14 +80,15 @@ def plan_images(
         return None
     cut = _cut_rows(kernel, number)
     blocks = [v for v in cut.axes if v not in kernel.axes and v.name.endswith(BLOCK)]
-    return _in_blocks(kernel, cut, number, blocks, last=last, plan=plan, target=target)
+    nearest = kernel.reduce_axes if last else ()
+    return _in_blocks(kernel, cut, number, blocks, nearest=nearest, plan=plan, target=target)
 
 
 def plan_columns(
     kernel: Kernel, number: int, n: Var, width: int, *, plan: Plan, target: Target
 ) -> tuple[Kernel, Function] | None:
     """The same for a block of `width` columns `n` of an operand at a time: its rows, which lie far
-    apart, would fall on the same lines of the cache.
+    apart, would fall on the same lines of the cache; or its columns are no neighbours yet.
 
         for i in batch:  for block of 64 columns:
             staged[k, n] = x[i, k, block * 64 + n]    (by the first tiles, where there is one)
@@ -100,12 +101,15 @@ def plan_columns(
     steps = ((v, operand.index.coefficient(v) or 0) for v in kernel.reduce_axes)
     walk = [*((size_of(v.extent), step) for v, step in steps if step), lines_of(width, operand)]
 
+    if operand.index.coefficient(column) != 1:  # what lies together comes by itself
+        return _in_blocks(kernel, cut, number, [block], nearest=[column], plan=plan, target=target)
+
     def ahead(inner: Kernel, target: Target) -> tuple[Kernel, Function]:
         planned, function = plan(inner, target)
         body = ask_ahead(function.body, operand, around, walk, f"staged{number}")
         return planned, replace(function, body=copied_by_tile(body, operand, around))
 
-    return _in_blocks(kernel, cut, number, [block], last=False, plan=ahead, target=target)
+    return _in_blocks(kernel, cut, number, [block], nearest=[column], plan=ahead, target=target)
 
 
 def _in_blocks(
@@ -114,11 +118,12 @@ def _in_blocks(
     number: int,
     blocks: Sequence[Var],
     *,
-    last: bool,
+    nearest: Collection[Var],
     plan: Plan,
     target: Target,
 ) -> tuple[Kernel, Function] | None:
-    """The loops over the operand's outer axes and the blocks, with a copy for every pass."""
+    """The loops over the operand's outer axes and the blocks, with a copy for every pass, in which
+    the coordinates of the `nearest` variables stand last."""
     found = places(operand_of(cut, number))
     assert found is not None
     alone = [p.terms[0][0] for p in found if _is_image_of_its_own(p)]
@@ -128,8 +133,7 @@ def _in_blocks(
     order = [p for p in (without(p, around) for p in found) if p.terms]
     if any(not isinstance(p.extent, int) for p in order):
         return None
-    if last:
-        order.sort(key=lambda p: all(v in kernel.reduce_axes for v, _ in p.terms))
+    order.sort(key=lambda p: all(v in nearest for v, _ in p.terms))
     lanes = target.lanes(operand_of(cut, number).dtype)
     staged, copies, buffer = stage(operand_of(cut, number), order, around, lanes, f"staged{number}")
     inner = with_operand(cut, number, staged)

@@ -18,10 +18,13 @@ from ir.op import Lowering
 from nncompiler import layout as layout_pass
 from nncompiler.channels import turned_images
 from nncompiler.codegen.llvm import host
+from nncompiler.compilation import compile_graph
 from nncompiler.frontend.convolution import convolve
 from nncompiler.layout import layout
 from nncompiler.options import Options
+from nncompiler.pipeline import lower_graph
 from nncompiler.simplify import simplify
+from runtime.session import Session
 from tests.random_graphs import data_for, graphs, tolerance
 from tests.stages import stages
 from tests.test_random_graphs import assert_close
@@ -53,7 +56,15 @@ def families(*outputs: Node) -> list[tuple[Any, ...]]:
 
 def test_what_stands_between_convolutions_is_turned() -> None:
     h = ops.relu(conv(image(3), 16, "w"))
-    assert families(ops.mean(conv(h, 8, "v"), (2, 3))) == [(16, 6, 6), (16, 6, 6), (8, 6, 6)]
+    assert families(ops.mean(conv(h, 8, "v"), (2, 3))) == [(16, 6, 6), (16, 6, 6)]
+
+
+@pytest.mark.parametrize(("size", "stays"), [(6, False), (64, True)])
+def test_what_two_passes_do_not_find_in_a_cache_stays(size: int, stays: bool) -> None:
+    h = conv(image(3, size), 16, "w")
+    h = h - ops.reshape(ops.mean(h, (0, 2, 3)), (16, 1, 1))
+    turned = families(ops.mean(conv(h * h, 16, "v"), (2, 3)))
+    assert ((16, size, size) not in turned) == stays
 
 
 def test_results_for_the_user_stay() -> None:
@@ -73,7 +84,7 @@ def test_what_few_channels_are_made_from_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("channels", "size", "stays"), [(8, 16, True), (16, 16, False), (8, 5, False)]
+    ("channels", "size", "stays"), [(8, 16, True), (16, 16, True), (24, 16, False), (8, 5, False)]
 )
 def test_tiles_of_few_channels_stay(channels: int, size: int, stays: bool) -> None:
     """Lanes run along the tiles, where they fill them."""
@@ -181,6 +192,20 @@ def test_the_bits_do_not_depend_on_the_threads() -> None:
         assert losses == found[0][0]
         for name, value in state.items():
             np.testing.assert_array_equal(value, found[0][1][name])
+
+
+def test_points_of_turned_images_are_turned_back_block_by_block() -> None:
+    """A product whose image lies channels last and whose result channels first."""
+    x, w = ops.input("x", "f32", ("batch", 16, 16, 64)), ops.input("w", "f32", (32, 64))
+    graph = Graph("back", (x, w), {"y": ops.contract(x, w, "nhwc,fc->nfhw")})
+    lowered = lower_graph(graph)
+    (function,) = (s.function for s in lowered.scheduled)
+    assert [b.name for b in function.scratch] == ["staged0"] and not function.workspace
+    r = np.random.default_rng(0)
+    arrays = {n: r.normal(size=s) for n, s in (("x", (3, 16, 16, 64)), ("w", (32, 64)))}
+    arrays = {n: a.astype(np.float32) for n, a in arrays.items()}
+    found = Session(compile_graph(graph, options=Options(threads=1, cache=False)))(arrays)
+    np.testing.assert_allclose(found["y"], run_graph(graph, arrays)["y"], rtol=1e-4, atol=1e-4)
 
 
 # --------------------------------------------------------------------------- any graph
