@@ -14,6 +14,7 @@ from ir.types import as_dim, f32, i64
 from nncompiler.autodiff import differentiate
 from nncompiler.codegen.llvm import assemble, host
 from nncompiler.codegen.target import Target, preset
+from nncompiler.frontend.convolution import convolve
 from nncompiler.pipeline import lower_graph
 from runtime.artifact import Artifact
 from runtime.buffers import aligned_copy
@@ -66,3 +67,28 @@ def test_a_training_step_is_the_same_on_every_target(name: str, batch: int) -> N
     np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-5)
     for id, value in state.items():
         np.testing.assert_allclose(value, expected[f"update:{id}"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NARROW)
+@pytest.mark.parametrize(("channels", "extent"), [(3, 21), (17, 6), (20, 34)])
+def test_a_strided_gradient_is_the_same_on_every_target(
+    name: str, channels: int, extent: int
+) -> None:
+    """Spots or channels over the lanes, masked and torn ones among them."""
+    target = runnable(name)
+    if target is None:
+        pytest.skip(f"this machine does not run {name}")
+    x = ops.input("x", f32, (as_dim("batch"), channels, extent, extent))
+    w = ops.input("w", f32, (5, channels, 3, 3))
+    y = convolve(x, w, (2, 2), ((1, 1), (1, 1)), (1, 1), 1)
+    g = ops.input("g", f32, y.shape)
+    dx = differentiate(y, [x], g)[0]
+    graph = Graph("dx", (w, g), {"dx": dx, "last": ops.transpose(dx * 2, (0, 2, 3, 1))})
+    lowered = lower_graph(graph, target=target)
+    artifact = Artifact(lowered.plan, assemble(lowered.module, target))
+    rng = np.random.default_rng(1)
+    data = {"w": rng.standard_normal((5, channels, 3, 3), "f4")}
+    data["g"] = rng.standard_normal((2, *(int(str(d)) for d in y.shape[1:])), "f4")
+    expected = run_graph(graph, data)
+    for output, value in Session(artifact, {})(data).items():
+        np.testing.assert_allclose(value, expected[output], rtol=1e-4, atol=1e-4)
