@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from nncompiler.explain.answer import Known
     from nncompiler.explain.explanation import Explanation
-    from nncompiler.frozen import Frozen
     from nncompiler.picture.drawing import Picture
     from nncompiler.roofline import ProfileTable
+    from nncompiler.snapshot import Snapshot
 
 
 class Model(Machine):
@@ -145,16 +145,16 @@ class Model(Machine):
             return Binding(bound, self._shape_outputs, live=True)
         return Binding(bound, lambda r: (float(r["loss"]), self._name_gradients(r)))
 
-    def freeze(self) -> Frozen:
+    def freeze(self) -> Snapshot:
         """Inference on a snapshot of parameters and state, quicker than live ones allow.
 
         `frozen(x)` is `model(x)` but for rounding, `frozen.bind(x)` as `model.bind(x)`, and
         `frozen.refresh()` takes the parameters anew; until then, writing to them changes nothing
         there. Batch norms are folded into weights, which are packed and transformed once.
         """
-        from nncompiler.frozen import Frozen  # simplifies graphs: for those who freeze
+        from nncompiler.snapshot import Snapshot  # simplifies graphs: for those who freeze
 
-        return Frozen(self)
+        return Snapshot(self)
 
     # ------------------------------------------------------------------ copies and files
 

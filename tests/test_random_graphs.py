@@ -11,8 +11,8 @@ from ir import ops
 from ir.graph import Graph, Node
 from ir.interpret import run_graph
 from nncompiler.compilation import compile_graph
-from nncompiler.freeze import freeze
 from nncompiler.options import Options
+from nncompiler.separate import separate
 from nncompiler.simplify import simplify
 from runtime.artifact import FIXED
 from runtime.buffers import aligned_copy
@@ -112,10 +112,10 @@ def test_a_scatter_may_be_an_output_under_two_names() -> None:
 @ANY_GRAPH
 @given(graphs(), st.data())
 def test_a_graph_in_two_gives_what_it_gives_in_one(graph: Graph, data: st.DataObject) -> None:
-    """What depends on some of the inputs alone is computed once (nncompiler/freeze.py)."""
+    """What depends on some of the inputs alone is computed once (nncompiler/separate.py)."""
     free = [str(n.attrs["id"]) for n in graph.inputs if not n.type.symbols]
     ids = frozenset(data.draw(st.lists(st.sampled_from(free)))) if free else frozenset()
-    halves = freeze(graph, ids)
+    halves = separate(graph, ids)
     artifact = compile_graph(halves.rest, options=Options(threads=1, cache=False))
     for batch in BATCHES:
         arrays = data_for(graph, batch, seed=batch)

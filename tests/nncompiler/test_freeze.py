@@ -16,9 +16,9 @@ from ir.interpret import run_graph
 from ir.op import Lowering
 from nncompiler.affine import absorb
 from nncompiler.compilation import compile_graph
-from nncompiler.freeze import fixed_nodes, freeze
-from nncompiler.frozen import Frozen
+from nncompiler.separate import fixed_nodes, separate
 from nncompiler.simplify import simplify
+from nncompiler.snapshot import Snapshot
 from runtime.session import Session
 from tests.networks import neurons, two_inputs
 
@@ -170,7 +170,7 @@ def test_stages_and_profile_show_what_is_left() -> None:
 # --------------------------------------------------------------------------- what is done once
 
 
-def kept(frozen: Frozen) -> list[str]:
+def kept(frozen: Snapshot) -> list[str]:
     plan = frozen._some_part().program.artifact.plan
     return [spec.name for spec in plan.buffers if spec.role == "kept"]
 
@@ -198,14 +198,14 @@ def test_numbers_as_names_are_not_taken_for_computed_values() -> None:
     )
     wide = [ops.broadcast_to(n, (2, 3)) for n in (ops.exp(w), w, ops.exp(v), v)]
     graph = Graph("f", (x, w, v), {str(i): ops.tanh(x * n) for i, n in enumerate(wide)})
-    halves = freeze(graph, {"0", "1"})
+    halves = separate(graph, {"0", "1"})
     ids = [n.attrs["id"] for n in halves.rest.inputs]
     assert len(ids) == len(set(ids)) == 5
 
 
 def test_fixed_inputs_have_to_be_persistent() -> None:
     x, w = ops.input("x", "f32", ("batch", 3)), ops.input("w", "f32", (3, 3))
-    rest = freeze(Graph("f", (x, w), {"y": x @ w}), {"w"}).rest
+    rest = separate(Graph("f", (x, w), {"y": x @ w}), {"w"}).rest
     with pytest.raises(ValueError, match="fixed:w"):
         Session(compile_graph(rest))
 

@@ -34,8 +34,8 @@ class Halves:
     taken: tuple[str, ...]
 
 
-def freeze(graph: Graph, ids: Set[str]) -> Halves:
-    """The graph in two, where the inputs of those ids are fixed."""
+def separate(graph: Graph, ids: Set[str]) -> Halves:
+    """The graph in two halves, where the inputs of those ids are fixed."""
     graph = simplify(graph)
     graph = simplify(absorb(graph, fixed_nodes(graph, ids)))
     cuts = _cuts(graph, fixed_nodes(graph, ids))

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ir.text import print_graph
 from nncompiler.binding import Binding
 from nncompiler.blueprint import Kinds
-from nncompiler.freeze import freeze
 from nncompiler.program import Program
+from nncompiler.separate import separate
 from nncompiler.stages import Stages
 from runtime.artifact import FIXED
 from runtime.direct import direct
@@ -37,7 +37,7 @@ class _Part:
         options, checks = model.settings.options, model.blueprint.find(kinds, False).checks
         graph = model.blueprint.graph("forward", kinds, False)
         self.source = graph
-        self.halves = freeze(graph, frozenset(model.state))
+        self.halves = separate(graph, frozenset(model.state))
         self.taken = {FIXED + id: model.state[id] for id in self.halves.taken}
         self.once = Program(self.halves.once, model.state, {}, options)
         self.arrays = State(self._values())
@@ -60,7 +60,7 @@ class _Part:
         return self.program.stage(name)
 
 
-class Frozen:
+class Snapshot:
     """Inference on a snapshot of a model's parameters and state; made by `model.freeze()`.
 
     Later writes to `model.parameters`, and later training, change nothing here until `refresh`.
@@ -139,4 +139,4 @@ class Frozen:
         return self._last or self._part(self._model.blueprint.kinds)
 
     def __repr__(self) -> str:
-        return f"<frozen {self._model!r}>"
+        return f"<snapshot of {self._model!r}>"
