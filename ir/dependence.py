@@ -7,6 +7,7 @@ for i: s[0] = x[i]; y[i] = s[0]        dependent: the iterations share s[0]
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from ir.index import Index, Var
 from ir.loops import (
@@ -22,7 +23,6 @@ from ir.loops import (
     Transpose,
     statements,
 )
-from ir.record import dataclass
 from ir.scalar import Scalar, walk
 from ir.sparse_loops import PairSums, PairTotals, Sweep
 from ir.types import Extent

@@ -10,11 +10,10 @@ operand, and only every second of their sums meets an element.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ir.index import Guard, Index, Quotient, Remainder, Var
 from ir.places import Place, places
-from ir.record import dataclass
 from ir.scalar import Scalar, load
 from ir.types import Extent
 

@@ -10,14 +10,13 @@ import struct
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ir.op import REGISTRY, Op
-from ir.record import dataclass
 from ir.types import DType, Extent, Shape, TensorType, bind_dim
 
 

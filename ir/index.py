@@ -9,10 +9,10 @@ Composing views is substitution of index expressions; there are no view objects.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ir.record import dataclass
 from ir.types import Dim, Extent
 
 

@@ -22,13 +22,12 @@ function = Function(label, buffers, body, scratch, workspace, splits, whens)
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import product
 from typing import Any
 
 from ir import scalar
 from ir.index import Index, Var
-from ir.record import dataclass
 from ir.scalar import Scalar
 from ir.sparse_loops import PairSums, Sparse, Sweep
 from ir.types import Dim, DType, Extent, bind_dim

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ir.index import Guard, Index
-from ir.record import dataclass
 from ir.types import TensorType
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ir.index import Guard, Index, Var
-from ir.record import dataclass
 from ir.scalar import Scalar
 from ir.types import Dim, Extent
 

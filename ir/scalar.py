@@ -13,10 +13,10 @@ import struct
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ir.index import Guard, Index, Var
-from ir.record import dataclass
 from ir.types import Dim, DType
 
 ORIGIN = Index()

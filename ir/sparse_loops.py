@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ir.index import Var
-from ir.record import dataclass
 from ir.scalar import Scalar
 
 PIECE = Var("piece", 8)  # of the rows of what is computed along edges

@@ -10,11 +10,10 @@ A symbol may stand only on the leading axis, so that every stride is a constant.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-
-from ir.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ inside of its buffer (checked where that can be decided); ops exist and get oper
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from ir.dependence import scalars
 from ir.index import Index, Var
@@ -30,7 +30,6 @@ from ir.loops import (
     stages,
 )
 from ir.op import REGISTRY, Lowering
-from ir.record import dataclass
 from ir.scalar import Scalar, walk
 from ir.sparse_loops import PairSums, PairTotals, Sweep
 from ir.types import Dim, DType, Extent, TensorType

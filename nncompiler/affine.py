@@ -10,11 +10,11 @@ is computed once; so a norm after a convolution costs a bias. Results change by 
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
+from dataclasses import dataclass
 
 from ir import ops
 from ir.graph import Graph, Node, rebuild, rewrite
 from ir.ops.contraction import parse_spec
-from ir.record import dataclass
 from ir.types import multiply
 from nncompiler.rules.match import spread
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from ir.record import dataclass
 from nncompiler.blueprint import Blueprint
 from nncompiler.machine import Machine
 from nncompiler.reference import Reference

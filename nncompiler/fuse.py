@@ -11,11 +11,11 @@ to store are in no group: whoever reads them computes them (`Fusion.inline`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import chain
 
 from ir.graph import Graph, Node
 from ir.op import Lowering
-from ir.record import dataclass
 from nncompiler.access import Indices
 from nncompiler.again import computed_again
 from nncompiler.groups import Group, Reads, domain, element_places, own_group

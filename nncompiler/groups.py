@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from itertools import product
 
 from ir import scalar
 from ir.graph import Node
 from ir.index import Guard, Index, Var, flatten
 from ir.op import Lowering
-from ir.record import dataclass
 from ir.types import Shape
 from nncompiler.access import Indices, axis_variables, element, point
 

@@ -8,7 +8,7 @@ group [contract dW, sub W - lr*dW]   ->   axes i:64 j:128, reduce k:batch
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from ir import scalar
 from ir.dependence import scalars
@@ -16,7 +16,6 @@ from ir.graph import Node
 from ir.index import Guard, Var, flatten
 from ir.loops import Buffer, Kernel, Reduction, Scatter, Write
 from ir.op import READS_BACK, Lowering
-from ir.record import dataclass
 from ir.scalar import Scalar
 from ir.types import boolean, multiply
 from nncompiler.access import Indices, element, point

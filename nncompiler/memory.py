@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 
 from ir import scalar
@@ -19,7 +19,6 @@ from ir.graph import Graph, Node
 from ir.index import Index, flatten
 from ir.loops import Kernel, Write
 from ir.op import Lowering
-from ir.record import dataclass
 from nncompiler.access import axis_variables, point
 from nncompiler.fuse import Fusion, fuse
 from nncompiler.groups import Group

@@ -7,10 +7,10 @@ graph -> simplify -> narrow -> layout -> fuse -> place (lower) -> schedule -> em
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ir.graph import Graph
 from ir.loops import Kernel
-from ir.record import dataclass
 from nncompiler.codegen.assemble import Scheduled, emit
 from nncompiler.codegen.checks import Checks
 from nncompiler.codegen.llvm import assemble, host

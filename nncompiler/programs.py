@@ -19,13 +19,12 @@ Every number in them is derived here from checked graphs, so native code stays i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 
-from ir.record import dataclass
 from nncompiler.frontend.genomes import Array, Genes, starts
 from nncompiler.frontend.wiring import AGGREGATIONS
 from runtime.buffers import aligned_copy

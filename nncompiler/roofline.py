@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -16,7 +17,6 @@ import numpy as np
 
 from ir import ops
 from ir.graph import Graph
-from ir.record import dataclass
 from ir.types import DType, f32
 from nncompiler.codegen.emit import Emitter
 from nncompiler.codegen.llvm import assemble, host

@@ -11,11 +11,11 @@ inputs are made once too (codegen/once.py).
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import dataclass
 
 from ir import ops
 from ir.graph import Graph, Node, substitute
 from ir.op import Lowering
-from ir.record import dataclass
 from nncompiler.affine import absorb
 from nncompiler.simplify import simplify
 from nncompiler.stored import contract_base

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
-from ir.record import dataclass
 from ir.types import DType, dtype_of
 from nncompiler.errors import CompileError
 from nncompiler.options import Options

@@ -7,6 +7,7 @@ pair_sums(a, b; columns)      ->   PairSums                y[e] = sum of a[i, l]
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,7 +15,6 @@ from ir.graph import Literal, Node, make
 from ir.index import Var
 from ir.ops import formula
 from ir.ops.core import Array
-from ir.record import dataclass
 from ir.scalar import Scalar
 from ir.sparse_loops import PairSums, Sweep
 from ir.types import i32

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-
-from ir.record import dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ A kernel inside a scan is an ordinary kernel: what moves with time is the addres
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from ir.loops import Kernel
-from ir.record import dataclass
 from ir.types import Dim, TensorType
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import update_wrapper
 from typing import Any
 
@@ -15,7 +16,6 @@ import numpy as np
 
 from ir import ops
 from ir.graph import Graph, Node
-from ir.record import dataclass
 from ir.types import DType, dtype_of, f64
 from nncompiler.compilation import compile_graph
 from nncompiler.options import Options

@@ -13,12 +13,11 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ir.record import dataclass
 from nncompiler.machine import Machine
 from nncompiler.table import Table
 from runtime.monitors import EarlyStopping, larger_is_better

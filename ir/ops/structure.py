@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ir.ops.core import Array
 from ir.ops.order import order_nodes
-from ir.record import dataclass
 
 
 @dataclass(frozen=True)

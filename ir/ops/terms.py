@@ -9,6 +9,7 @@ slope by each of them. In the sweep along the reversed edges a term is therefore
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,7 +19,6 @@ from ir.ops.core import Array
 from ir.ops.elementwise import cast, eq, ge, le, where
 from ir.ops.structure import Edges, Structure
 from ir.ops.sweeps import beside, columns, ones, spread, sweep
-from ir.record import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ir.graph import Graph, Node
 from ir.loops import Function, Kernel, scratch_bytes, stages, structure
-from ir.record import dataclass
 from ir.types import DTYPES, Dim, Extent
 from nncompiler.codegen.checks import Checks, check_function
 from nncompiler.codegen.costs import flops, moved, scaled

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from ir.loops import Split, When
-from ir.record import dataclass
 from ir.types import Dim
 from nncompiler.codegen.moving import Argument, addresses, numbers, read_clock
 from nncompiler.codegen.target import Target

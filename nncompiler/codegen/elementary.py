@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from ir.record import dataclass
 from ir.types import DType, i32, i64
 from nncompiler.codegen import coefficients as table
 from nncompiler.codegen.term import Term, by_pairs, horner, sign_mask

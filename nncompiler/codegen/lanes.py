@@ -8,9 +8,9 @@ q // 2 + q % 2 * 99       ->  0 99 1 100   two loads of two and a shuffle
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from ir.index import Index, Quotient, Remainder, Var
-from ir.record import dataclass
 
 Lanes = Mapping[str, int]  # how many values of a variable are computed at once
 

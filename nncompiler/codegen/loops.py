@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ir.index import Var
@@ -22,7 +22,6 @@ from ir.loops import (
     StoreRow,
     statements,
 )
-from ir.record import dataclass
 from ir.scalar import Scalar
 from ir.types import Dim, Extent, i64
 from nncompiler.codegen.costs import operations

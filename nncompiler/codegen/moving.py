@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from ir.record import dataclass
 from nncompiler.timeline import Span
 
 Say = Callable[[str], None]

@@ -14,12 +14,11 @@ Lines are counted along the row, from where its guard begins: outside of it noth
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ir import scalar
 from ir.index import Guard, Index, Var
-from ir.record import dataclass
 from ir.scalar import Scalar
 from ir.types import i64
 from nncompiler.codegen.scope import Binding

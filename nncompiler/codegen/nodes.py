@@ -6,9 +6,9 @@ Terms are vectors of rows or single values, one for each of the vectors of a ste
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ir.ops import formula
-from ir.record import dataclass
 from ir.sparse_loops import PairSums, Sweep, rows_of_piece
 from ir.types import DType, i64
 from nncompiler.codegen.columns import table_entry

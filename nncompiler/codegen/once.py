@@ -9,7 +9,7 @@ What a statement gives has to lie in the workspace, and nothing else may write t
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ir import scalar
 from ir.dependence import scalars
@@ -27,7 +27,6 @@ from ir.loops import (
     Transpose,
     statements,
 )
-from ir.record import dataclass
 from nncompiler.codegen.statements import symbols_of
 
 PLAIN = (For, Let, Init, Accumulate, Store, Transpose, Tile)

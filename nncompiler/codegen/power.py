@@ -7,8 +7,8 @@ that the error of the exponent, up to 1075, stays below one unit of the result.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
-from ir.record import dataclass
 from ir.types import f64
 from nncompiler.codegen import coefficients as table
 from nncompiler.codegen.elementary import (

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from ir import scalar
-from ir.record import dataclass
 from ir.scalar import Scalar
 from nncompiler.codegen.values import Value
 

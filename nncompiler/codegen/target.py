@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ir.record import dataclass
 from ir.types import DType
 
 

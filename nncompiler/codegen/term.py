@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from ir.record import dataclass
 from ir.types import DType, i32, i64
 from nncompiler.codegen.emit import Emitter
 from nncompiler.codegen.values import Number, Value, constant

@@ -8,8 +8,8 @@ that is skipped otherwise sums x/pi modulo 2 from pieces of 1/pi whose products 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
-from ir.record import dataclass
 from ir.types import f64
 from nncompiler.codegen import coefficients as table
 from nncompiler.codegen.elementary import flip_sign, format_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +12,6 @@ import numpy as np
 
 from ir.graph import Node, topological
 from ir.interpret import bind_inputs, evaluate_node
-from ir.record import dataclass
 from nncompiler.explain.notation import Latex, Notation, Plain
 from nncompiler.explain.symbols import Symbol
 from nncompiler.explain.tape import Formula, Tape

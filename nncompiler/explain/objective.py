@@ -5,9 +5,10 @@ cross_entropy, y (batch, 3), t class numbers   ->   softmax(y) - [t = 0, 1, 2]
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ir import ops
 from ir.graph import Node, make, topological
-from ir.record import dataclass
 from nncompiler.autodiff import differentiate
 from nncompiler.explain.forms import replaced, tidy
 from nncompiler.explain.products import Product

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container
-from dataclasses import field
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from ir.graph import Node
 from ir.ops.core import full_like, uniform_value
-from ir.record import dataclass
 
 
 @dataclass

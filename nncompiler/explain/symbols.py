@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
-
-from ir.record import dataclass
+from dataclasses import dataclass
 
 GREEK = {"delta": r"\delta", "gamma": r"\gamma"}
 _SPECIAL = {

@@ -10,11 +10,10 @@ derivative of one is that of its record's rule, read in the values' names.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from ir import ops
 from ir.graph import Node, topological
-from ir.record import dataclass
 from ir.reverse import pull_back
 from nncompiler.explain.elements import Elements
 from nncompiler.explain.forms import replaced, tidy

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from ir import ops
 from ir.graph import Node
 from ir.op import Lowering
-from ir.record import dataclass
 from ir.types import Extent
 from nncompiler.explain.forms import softplus_of
 from nncompiler.explain.notation import ATOM, POWER, PRODUCT, SUM, Notation

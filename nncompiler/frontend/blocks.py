@@ -7,7 +7,7 @@ sparse      z = sweep(weight, x, bias)       one number per edge, node after nod
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import numpy as np
@@ -15,7 +15,6 @@ import numpy as np
 from ir import ops
 from ir.graph import Node
 from ir.ops import formula
-from ir.record import dataclass
 from ir.types import DType
 from nncompiler.errors import CompileError
 from nncompiler.frontend.graphs import fail

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ir.graph import Node
-from ir.record import dataclass
 from nncompiler.frontend.initializers import Fans
 from nncompiler.frontend.kinds import Attributes
 from nncompiler.frontend.site import Site

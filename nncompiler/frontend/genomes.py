@@ -8,14 +8,13 @@ and weights is read in one pass; whatever is unusual in one goes the way of sing
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 
 from ir.ops import formula
-from ir.record import dataclass
 from ir.types import DType
 from nncompiler.errors import CompileError
 from nncompiler.frontend.activations import ACTIVATIONS, ROW_WISE, make_activation

@@ -9,12 +9,11 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ir.record import dataclass
 from ir.types import DType
 from nncompiler.errors import call_user
 from nncompiler.frontend.names import suggest

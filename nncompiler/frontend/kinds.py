@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from ir.graph import Node
-from ir.record import dataclass
 from ir.types import Extent, as_dim
 
 REQUIRED = inspect.Parameter.empty

@@ -13,9 +13,9 @@ Nothing here depends on the order in which nodes and edges were added.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
 from itertools import groupby
 
-from ir.record import dataclass
 from nncompiler.frontend.graphs import order
 from nncompiler.frontend.wiring import Wiring
 

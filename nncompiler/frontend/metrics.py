@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from ir import ops
 from ir.graph import Node
-from ir.record import dataclass
 from ir.types import DType, boolean, i32
 from nncompiler.errors import call_user
 from nncompiler.frontend.losses import LABELS, Loss, one_over

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ir.graph import Node
-from ir.record import dataclass
 from ir.types import DType, dtype_of
 from nncompiler.errors import CompileError
 from nncompiler.frontend.catalogue import find_kind, kind_names

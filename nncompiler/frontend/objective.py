@@ -12,13 +12,12 @@ Parameters and states are inputs under their names; `update:<id>` is the new val
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property, reduce
 
 from ir import ops
 from ir.graph import Graph, Node, substitute
-from ir.record import dataclass
 from ir.types import DType, i64
 from nncompiler.autodiff import differentiate
 from nncompiler.errors import CompileError

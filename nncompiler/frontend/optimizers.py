@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ir import ops
 from ir.graph import Node
-from ir.record import dataclass
 from nncompiler.frontend.names import suggest
 from nncompiler.frontend.schedules import check_number
 from nncompiler.frontend.updates import Moment, Optimizer, Rate

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from ir import ops
 from ir.graph import Node
-from ir.record import dataclass
 from ir.types import DType
 from nncompiler.frontend.graphs import fail
 from nncompiler.frontend.initializers import Array, Fans, Initializer

@@ -9,11 +9,10 @@ area: one class against the others) where there are more.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from ir.record import dataclass
 
 Array = np.ndarray[Any, Any]
 

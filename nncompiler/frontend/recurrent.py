@@ -7,13 +7,13 @@ in the columns of the weights, in the order of torch.nn.LSTM (i f g o) and torch
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from ir import ops
 from ir.graph import Node
-from ir.record import dataclass
 from ir.types import Extent, boolean
 from nncompiler.frontend.activations import Activation, make_activation
 from nncompiler.frontend.common import BIASED, Biased

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from ir import ops
 from ir.graph import Node
-from ir.record import dataclass
 from nncompiler.errors import call_user
 from nncompiler.frontend.schedules import check_number
 

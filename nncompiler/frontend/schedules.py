@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from ir import ops
 from ir.graph import Node
-from ir.record import dataclass
 from nncompiler.errors import call_user
 
 

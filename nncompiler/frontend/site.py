@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from ir import ops
 from ir.graph import Node
-from ir.record import dataclass
 from ir.types import DType, Shape, TensorType
 from nncompiler.errors import CompileError
 from nncompiler.frontend.initializers import Array, Fans, Initializer, make_initializer

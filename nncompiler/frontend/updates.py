@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
@@ -17,7 +17,6 @@ import numpy as np
 
 from ir import ops
 from ir.graph import Node
-from ir.record import dataclass
 from ir.types import DType, bind_dim, i64
 from nncompiler.frontend.names import suggest
 from nncompiler.frontend.schedules import Schedule, check_number, make_schedule

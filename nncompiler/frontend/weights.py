@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ir import ops
 from ir.graph import Node
-from ir.record import dataclass
 from ir.types import DType
 from nncompiler.frontend.common import Weighted
 from nncompiler.frontend.initializers import Array, Fans, Initializer, make_initializer

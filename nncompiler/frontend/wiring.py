@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ir.ops import formula
-from ir.record import dataclass
 from ir.types import DType
 from nncompiler.frontend.activations import ROW_WISE, make_activation
 from nncompiler.frontend.delays import DELAY, Delays, Lagged, check_no_delays

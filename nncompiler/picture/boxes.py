@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ir.record import dataclass
 from nncompiler.picture.colors import UNKNOWN, filling
 from nncompiler.picture.layout import Item, lay_out
 from nncompiler.picture.svg import curve, element, label, number, shortened, titled, width_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ir.interpret import bind_inputs
-from ir.record import dataclass
 from nncompiler.explain.explanation import compute
 from nncompiler.explain.neurons import Neurons
 from nncompiler.frontend.delays import find_delays

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import field
-
-from ir.record import dataclass
+from dataclasses import dataclass, field
 
 SWEEPS, ROUNDS = 12, 8
 MANY = 1500  # places above which long edges run straight, and no two nodes are tried in exchange

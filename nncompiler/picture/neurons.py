@@ -7,9 +7,9 @@ those that take no part in the outputs are dashed, frozen edges dotted, delayed 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ir.record import dataclass
 from nncompiler.frontend.delays import Delays
 from nncompiler.frontend.lifting import SPARSE, Block
 from nncompiler.picture.boxes import Drawing

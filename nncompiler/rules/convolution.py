@@ -12,13 +12,13 @@ a window, and none of a contraction over windows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ir.graph import Node, make
 from ir.ops.contraction import LETTERS, contract, parse_spec
 from ir.ops.pieces import dilate, flip, pad, slice_
 from ir.ops.views import reshape, transpose
 from ir.ops.windows import diagonal, window
-from ir.record import dataclass
 from ir.types import Dim
 from nncompiler.rules.match import rescale, scaled
 

@@ -9,7 +9,7 @@ Scalars that are infinite or NaN reach the touched rows alone.
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from ir.interpret import evaluate
 from ir.op import Lowering
 from ir.ops import as_node, concatenate, full, iota, latest, reshape, scatter_add, where
 from ir.ops.indexing import inside
-from ir.record import dataclass
 from ir.types import Dim, Shape, i32
 from nncompiler.rules.match import spread
 

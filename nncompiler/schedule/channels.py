@@ -12,7 +12,7 @@ are read at a time, of few enough points that the other stretches are not read f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 
@@ -30,7 +30,6 @@ from ir.loops import (
     Vectorize,
     Write,
 )
-from ir.record import dataclass
 from ir.scalar import Scalar
 from ir.types import Extent, multiply
 from nncompiler.codegen.target import Target

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 
 from ir import scalar
@@ -31,7 +31,6 @@ from ir.loops import (
     Write,
 )
 from ir.places import Place, places
-from ir.record import dataclass
 from ir.scalar import Scalar
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.apply import stores

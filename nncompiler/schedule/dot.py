@@ -9,7 +9,7 @@ little. Sums go to memory first where columns are no neighbours in the results.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ir import scalar
 from ir.index import Index, Var
@@ -27,7 +27,6 @@ from ir.loops import (
     Vectorize,
     When,
 )
-from ir.record import dataclass
 from ir.scalar import Scalar
 from ir.types import Extent
 from nncompiler.codegen.target import Target

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ir import scalar
 from ir.index import Index, Var
 from ir.loops import Buffer, Function, Kernel, Stmt, Store, Tile, TileBy, Vectorize
 from ir.places import Place, places
-from ir.record import dataclass
 from ir.scalar import Scalar
 from ir.types import Extent, multiply
 from nncompiler.codegen.target import Target

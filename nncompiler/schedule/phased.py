@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 
 from ir import scalar
@@ -24,7 +24,6 @@ from ir.loops import (
     Vectorize,
     Write,
 )
-from ir.record import dataclass
 from ir.scalar import Scalar
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.heuristics import fitting_lanes, size_of, tile_rows, tile_shape

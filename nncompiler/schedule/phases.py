@@ -9,12 +9,11 @@ A phase has taps of its own and multiplies no zeros.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ir import scalar
 from ir.dilated import Way
 from ir.index import Index, Var
-from ir.record import dataclass
 from ir.scalar import Scalar
 
 

@@ -10,12 +10,12 @@ each i // 2, so that neighbouring tiles lie side by side whatever the width of t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from ir import scalar
 from ir.index import Guard, Index, Var
 from ir.loops import Buffer, For, Stmt, Store
 from ir.places import Place
-from ir.record import dataclass
 from ir.scalar import Scalar
 from ir.types import DType
 from nncompiler.schedule.heuristics import fitting_lanes

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ir import scalar
 from ir.index import Guard, Index, Var
 from ir.loops import Buffer, For, Stmt, Store, Transpose
-from ir.record import dataclass
 from ir.scalar import Scalar
 from nncompiler.schedule.heuristics import fitting_lanes, size_of
 from nncompiler.schedule.phases import Axis, Phase

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ir import scalar
 from ir.index import Guard, Index, Var
 from ir.loops import Buffer, For, Stmt, Store
 from ir.places import Place
-from ir.record import dataclass
 from ir.scalar import Scalar
 from ir.types import DType, multiply
 from nncompiler.schedule.heuristics import fitting_lanes

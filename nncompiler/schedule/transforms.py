@@ -8,9 +8,9 @@ Lavin, Gray: Fast Algorithms for Convolutional Neural Networks (2015).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ir import scalar
-from ir.record import dataclass
 from ir.scalar import Scalar
 
 TAPS = 3

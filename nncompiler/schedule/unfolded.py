@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ir import scalar
 from ir.index import Index, Var
 from ir.loops import Buffer, For, Function, Kernel, Stmt, Store
 from ir.places import Place, places, without
-from ir.record import dataclass
 from ir.scalar import Scalar
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.ahead import LINE, Walk, ask_ahead, lines_of

@@ -10,7 +10,7 @@ the weights stays in the second cache.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 
 from ir import scalar
@@ -30,7 +30,6 @@ from ir.loops import (
     scratch_bytes,
 )
 from ir.places import Place, places
-from ir.record import dataclass
 from ir.scalar import Scalar
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.filters import place_of_weights, transformed_weights

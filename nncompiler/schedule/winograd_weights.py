@@ -9,7 +9,7 @@ else the tiles of all images are transformed first.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ir import scalar
 from ir.index import Guard, Index, Var
@@ -26,7 +26,6 @@ from ir.loops import (
     Vectorize,
 )
 from ir.places import Place, places
-from ir.record import dataclass
 from ir.scalar import Scalar
 from ir.types import multiply
 from nncompiler.codegen.target import Target
