@@ -52,9 +52,10 @@ class Neighbours:
         return x.e.shuffle(x.e.opaque(first), x.e.opaque(second), range(shift, shift + self.lanes))
 
     def _row_of(self, s: Scalar) -> _Row | None:
-        guard = next((g for g in s.guards if self.var in g.value.variables), None)
-        if guard is None or s.args:
+        guards = [g for g in s.guards if self.var in g.value.variables]
+        if len(guards) != 1 or s.args:
             return None
+        (guard,) = guards
         value, step = guard.value, guard.value.coefficient(self.var)
         if step not in (1, 2) or step != s.index.coefficient(self.var) or len(value.terms) > 1:
             return None

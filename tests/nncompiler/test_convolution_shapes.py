@@ -176,6 +176,17 @@ def test_taps_share_the_vectors_of_a_row(stride: int, most: int) -> None:
     assert 0 < len(vectors) <= most
 
 
+@pytest.mark.parametrize("columns", [20, 40])
+def test_what_is_added_to_depthwise_results_may_have_two_borders(columns: int) -> None:
+    """Only a row with a single guard can be shifted: padding and a part of a row are two."""
+    x, w = ops.input("x", "f32", (2, 4, 8, columns)), ops.input("w", "f32", (4, 1, 3, 3))
+    parts = [ops.input(name, "f32", (2, 4, 8, n)) for name, n in (("a", 10), ("b", columns - 14))]
+    padded = ops.pad(ops.concatenate(parts, 3), (0, 0, 0, 2), (0, 0, 0, 2))
+    y = convolve(x, w, (1, 1), ((1, 1), (1, 1)), (1, 1), 4)
+    graph = Graph("borders", (x, w, *parts), {"y": ops.relu(y) + padded})
+    check(lower_graph(graph), graph, feed_of(graph, 2))
+
+
 def test_an_image_too_large_to_stage_whose_rows_are_a_prime_number() -> None:
     """Blocks of a single row, and a single filter: no lanes run along the row of such a block."""
     x, w = ops.input("x", "f64", ("batch", 48, 22, 24)), ops.input("w", "f64", (1, 48, 3, 1))
