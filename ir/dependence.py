@@ -68,6 +68,22 @@ def scalars(stmt: Stmt) -> tuple[Scalar, ...]:
             return ()
 
 
+def written(body: Iterable[Stmt]) -> set[str]:
+    """The buffers that statements write."""
+    found: set[str] = set()
+    for stmt in statements(body):
+        match stmt:
+            case Store(buffer=buffer) | StoreRow(buffer=buffer) | Transpose(buffer=buffer):
+                found.add(buffer)
+            case Tile(rhs=rhs, source=source) if source is not None:
+                found.add(rhs.name)
+            case Sweep(outputs=outputs) | PairSums(outputs=outputs):
+                found.update(outputs)
+            case PairTotals(sums=sums):
+                found.update(sums.outputs)
+    return found
+
+
 def _carries_value(body: tuple[Stmt, ...]) -> bool:
     """Whether an accumulator of an outer scope is read where it is being accumulated."""
     inner = list(statements(body))

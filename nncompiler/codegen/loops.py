@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from ir.dependence import written
 from ir.index import Var
 from ir.loops import (
     Accumulate,
@@ -18,8 +19,6 @@ from ir.loops import (
     Init,
     Let,
     Stmt,
-    Store,
-    StoreRow,
     statements,
 )
 from ir.scalar import Scalar
@@ -318,7 +317,7 @@ class Loops(Sums, ABC):
         """Compute what does not depend on the loop before entering it."""
         body = list(body)
         unfinished = {s.name for s in statements(body) if isinstance(s, (Let, Init, Accumulate))}
-        stored = {s.buffer for s in statements(body) if isinstance(s, (Store, StoreRow))}
+        stored = written(body)
         changing: set[Scalar] = set()  # with what they are made of
         for s in scalars_of(body):  # operands first
             if (s.kind == "load" and s.name in stored) or not changing.isdisjoint(s.args):

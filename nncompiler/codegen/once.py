@@ -12,7 +12,7 @@ from collections.abc import Set
 from dataclasses import dataclass, replace
 
 from ir import scalar
-from ir.dependence import scalars
+from ir.dependence import scalars, written
 from ir.loops import (
     Accumulate,
     Buffer,
@@ -81,7 +81,7 @@ def _touched(stmt: Stmt) -> tuple[set[str], set[str]]:
     """The buffers that are read, and those that are written."""
     inner = list(statements([stmt]))
     reads = {s.name for s in scalar.walk(x for i in inner for x in scalars(i)) if s.kind == "load"}
-    return reads, {s.buffer for s in inner if isinstance(s, (Store, Transpose))}
+    return reads, written([stmt])
 
 
 def _settled(function: Function, found: list[_Stage], fixed: Set[str]) -> list[int]:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 
 from ir import scalar
-from ir.dependence import scalars
+from ir.dependence import scalars, written
 from ir.index import Index, Var
 from ir.loops import (
     Accumulate,
@@ -26,9 +26,7 @@ from ir.loops import (
     Init,
     Kernel,
     Stmt,
-    Store,
     Tile,
-    Transpose,
     statements,
 )
 from ir.places import Place, places, without
@@ -259,7 +257,7 @@ def in_loops(
     inside: tuple[Stmt, ...] = (*copies, *body)
     for v in reversed(around):
         inside = (For(v, "serial", 1, inside),)
-    shared = {s.buffer for s in statements(once) if isinstance(s, (Store, Transpose))}
+    shared = written(once)
     if not around:
         shared |= {b.name for b in function.workspace} | names
     every = (*staged, *function.workspace)

@@ -35,13 +35,17 @@ def part_of_tiles(tiling: Tiling, extent: int) -> int:
     counts = [n * tiling.columns for n in rows if tiling.rows % n == 0]
     wide = PART * tiling.lanes
     whole = [n for n in counts if n % tiling.lanes == 0 and n >= wide]
-    is_short = tiling.columns <= WRITTEN_OUT * tiling.lanes
-    return min(whole, default=0) if is_short else 0
+    return min(whole, default=0) if _is_short(tiling) else 0
 
 
 def fills_lanes(tiling: Tiling) -> bool:
     """Do all tiles of a block fill whole vectors, and is a row of them short?"""
-    return tiling.count % tiling.lanes == 0 and tiling.columns <= WRITTEN_OUT * tiling.lanes
+    return tiling.count % tiling.lanes == 0 and _is_short(tiling)
+
+
+def _is_short(tiling: Tiling) -> bool:
+    """Is a row of tiles written out?"""
+    return tiling.columns <= WRITTEN_OUT * tiling.lanes
 
 
 def across(axis: Var, lanes: int, body: Sequence[Stmt]) -> Stmt:

@@ -56,6 +56,7 @@ def test_products_that_copy(
 ) -> None:
     graph = pointwise(channels, filters, 32, groups)
     lowered = lower_graph(graph, target=target)
+    assert len(tiles(lowered)) == 2
     assert all(t.source is not None for t in tiles(lowered))
     for s in lowered.scheduled:
         verify_function(s.function)
