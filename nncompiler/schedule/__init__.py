@@ -10,9 +10,10 @@ from nncompiler.options import Options
 from nncompiler.schedule.apply import row_loops, scatter_loops
 from nncompiler.schedule.axes import join_short_axes, merge_axes
 from nncompiler.schedule.channels import channel_loops
-from nncompiler.schedule.contraction import as_product, plan_contraction
+from nncompiler.schedule.contraction import plan_contraction
 from nncompiler.schedule.heuristics import choose_rows, kernel_lanes
 from nncompiler.schedule.partial import partial_loops
+from nncompiler.schedule.product import as_product
 from nncompiler.schedule.sparse import plan_sparse
 from nncompiler.schedule.split import split_stages
 from nncompiler.schedule.strided import find_strided, plan_strided
