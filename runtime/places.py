@@ -1,16 +1,16 @@
 """Takes nothing, gives where everything stands in the memory of a team (pool.py).
 
-DONE      chunks that workers finished; WAITING: the caller sleeps until DONE is complete
-FUNCTION  (BUFS, SYMS, STAGE, i) is chunk i; STATE: the floating-point state for it
-CORE      the caller's
-SLEEPERS  workers that sleep, or were never started; SEQUENCE: what they sleep on
-BUSY      a call is in flight; another one runs alone
-ALONE     until when the caller stays alone, and LENGTH: for how long
-LAST      when the caller last dealt out a stage to sleepers; BURST: since when it is busy
-MISSING   workers to be started, by native code, when there is enough to do
-WORKER    the function that they run; THREADS: how many they are, the caller counted
-RUN       the functions that a program calls (team.py); BEGIN, END: those of trial.py
-SLOTS     one for each thread, STRIDE apart: its chunks (end, next), the team's address, its
+done      chunks that workers finished; waiting: the caller sleeps until these are all
+function  with (bufs, syms, stage, i) it runs chunk i; state: the floating-point state for it
+core      the caller's
+sleepers  workers that sleep, or were never started; sequence: what they sleep on
+busy      a call is in flight; another one runs alone
+alone     until when the caller stays alone, and length: for how long
+last      when the caller last dealt out a stage to sleepers; burst: since when it is busy
+missing   workers to be started, by native code, when there is enough to do
+worker    the function that they run; threads: how many they are, the caller counted
+run       the functions that a program calls (team.py); begin, end: those of trial.py
+slots     one for each thread, stride apart: its chunks (end, next), the team's address, its
           number
 """
 

@@ -57,7 +57,7 @@ def test_steps_run_natively_on_fixed_buffers() -> None:
     assert model.evaluate(X, T)["loss"] < 0.5
 
 
-def test_a_snapshot_is_quicker_at_inference() -> None:
+def test_a_snapshot_gives_what_the_model_gives() -> None:
     model = compiled()
     fast = model.freeze()
     model.step(X, T)

@@ -16,11 +16,10 @@ from ir.index import Index, Var
 from ir.loops import Buffer, For, Function, Stmt, Store, StoreRow, statements
 from ir.scalar import Scalar
 from nncompiler.codegen.emit import Emitter
-from nncompiler.codegen.target import Target
+from nncompiler.codegen.target import LINE, Target
 from nncompiler.codegen.values import Value
 from nncompiler.schedule.heuristics import DEAR_COST, cost_of, size_of
 
-LINE = 64  # bytes; every buffer of a program begins at a multiple of it
 AHEAD = 4096  # bytes; about a page
 NARROW = 128  # bits; vectors as short as that would ask for every line too often
 
@@ -85,14 +84,10 @@ class Streams:
             e.do("fence seq_cst")
 
 
-def read_ahead(e: Emitter, pointer: str) -> None:
-    """Ask for the line a page later; it need not exist."""
-    fetch(e, e.op(f"getelementptr i8, ptr {pointer}, i64 {AHEAD}"))
-
-
-def read_far_ahead(e: Emitter, pointer: str) -> None:
-    """The same where so little is computed with a line that two pages are read meanwhile."""
-    fetch(e, e.op(f"getelementptr i8, ptr {pointer}, i64 {2 * AHEAD}"))
+def read_ahead(e: Emitter, pointer: str, pages: int = 1) -> None:
+    """Ask for the line so many pages later; it need not exist. Where little is computed with a
+    line, more of them are read before it comes."""
+    fetch(e, e.op(f"getelementptr i8, ptr {pointer}, i64 {pages * AHEAD}"))
 
 
 def fetch(e: Emitter, pointer: str) -> None:

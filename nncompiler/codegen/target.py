@@ -9,6 +9,8 @@ from pathlib import Path
 
 from ir.types import DType
 
+LINE = 64  # bytes of a line of a cache; every buffer of a program begins at a multiple of it
+
 
 @dataclass(frozen=True, slots=True)
 class Target:

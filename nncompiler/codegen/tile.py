@@ -17,7 +17,8 @@ from ir.types import i64
 from nncompiler.codegen.dot import Dots
 from nncompiler.codegen.scope import Binding
 from nncompiler.codegen.statements import Writer
-from nncompiler.codegen.streams import LINE, read_ahead, read_far_ahead
+from nncompiler.codegen.streams import read_ahead
+from nncompiler.codegen.target import LINE
 from nncompiler.codegen.tiles import LATENCY_HIDDEN, Blocks
 from nncompiler.codegen.values import Value, constant, memory_type, number_of
 from nncompiler.schedule.heuristics import cost_of, single_row_vectors
@@ -212,7 +213,7 @@ class _Tiles(Blocks):
                 base, offset = right[step]
                 pointer = e.address(base, offset + v * t.lanes, self.dtype)
                 if is_stream and right_step == vectors * t.lanes:
-                    read_far_ahead(e, pointer)
+                    read_ahead(e, pointer, pages=2)
                 if mask is not None and v == vectors - 1 and not is_padded:
                     zero = constant(0, self.dtype, t.lanes)
                     columns.append(e.masked_load(pointer, self.dtype, mask, fill=zero))

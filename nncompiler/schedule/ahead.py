@@ -20,9 +20,9 @@ from ir.index import Index, Var
 from ir.loops import For, Prefetch, Stmt, Tile
 from ir.places import Place
 from ir.scalar import Scalar
+from nncompiler.codegen.target import LINE
 from nncompiler.schedule.heuristics import size_of
 
-LINE = 64  # bytes
 MOST = 64  # lines that a register tile asks for
 
 Walk = Sequence[tuple[int, int]]  # loops, the outermost first: how often, how many elements further

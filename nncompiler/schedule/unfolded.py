@@ -19,8 +19,8 @@ from ir.index import Index, Var
 from ir.loops import Buffer, For, Function, Kernel, Stmt, Store
 from ir.places import Place, places, without
 from ir.scalar import Scalar
-from nncompiler.codegen.target import Target
-from nncompiler.schedule.ahead import LINE, Walk, ask_ahead, lines_of
+from nncompiler.codegen.target import LINE, Target
+from nncompiler.schedule.ahead import Walk, ask_ahead, lines_of
 from nncompiler.schedule.axes import merge_axes
 from nncompiler.schedule.heuristics import fitting_lanes, size_of
 from nncompiler.schedule.images import (
