@@ -74,6 +74,15 @@ class Site:
         assert isinstance(found[0], int) and isinstance(found[1], int)
         return found[0], found[1]
 
+    def transformed_weights(
+        self, transforms: Transforms, width: int, target: Target
+    ) -> tuple[Stmt, Buffer, tuple[Buffer, ...]]:
+        """(the statement that fills, what it fills, scratch): blocks of `width` filters."""
+        channel, filters = self.channels.terms[0][0], self.filters
+        return transformed_weights(
+            self.weights, self.taps, channel, filters, transforms, width, target
+        )
+
 
 def find_site(kernel: Kernel, number: int) -> Site | None:
     """The convolution that a kernel is, where operand `number` is its image; None where it has
@@ -197,15 +206,7 @@ class _Plan:
 
     def function(self) -> Function:
         site = self.site
-        weights, packed, taps = transformed_weights(
-            site.weights,
-            site.taps,
-            self.channel,
-            site.filters,
-            self.f,
-            self.width,
-            self.target,
-        )
+        weights, packed, taps = site.transformed_weights(self.f, self.width, self.target)
         ways = (site.rows, site.columns)
         elements, tiles = self.tiling.transformed(
             site.image, ways, site.channels, self.f.elements, "elements"

@@ -15,7 +15,7 @@ from ir.index import Index, Var
 from ir.loops import Buffer, Directive, For, Function, Kernel, Stmt, Store, Tile, TileBy, Vectorize
 from nncompiler.codegen.target import Target
 from nncompiler.schedule.apply import stores
-from nncompiler.schedule.filters import place_of_weights, transformed_weights
+from nncompiler.schedule.filters import place_of_weights
 from nncompiler.schedule.heuristics import tile_rows, tile_shape
 from nncompiler.schedule.planes import Planes, across, part_of_tiles
 from nncompiler.schedule.results import sum_of
@@ -88,15 +88,7 @@ class _Plan:
 
     def function(self) -> Function:
         site = self.site
-        weights, packed, taps = transformed_weights(
-            site.weights,
-            site.taps,
-            self.channel,
-            site.filters,
-            self.f,
-            self.filters,
-            self.target,
-        )
+        weights, packed, taps = site.transformed_weights(self.f, self.filters, self.target)
         elements, rows, tiles = self.planes.transformed(
             site.image, (site.rows, site.columns), self.f.elements, "elements"
         )
