@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ir.dependence import independent
+from ir.function import chunks, stages
 from ir.index import Index
 from ir.interpret_sparse import run_sparse
 from ir.loops import (
@@ -30,8 +31,6 @@ from ir.loops import (
     StoreRow,
     Tile,
     Transpose,
-    chunks,
-    stages,
 )
 from ir.nests import block_loops, plain_loops
 from ir.op import REGISTRY

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from ir.dependence import scalars
+from ir.function import stages
 from ir.index import Var
 from ir.loops import (
     Accumulate,
@@ -31,7 +32,6 @@ from ir.loops import (
     StoreRow,
     Tile,
     Transpose,
-    stages,
 )
 from ir.nests import store_row
 from ir.scalar import render, render_together

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ir.dependence import scalars
+from ir.function import stages
 from ir.index import Index, Var
 from ir.loops import (
     Accumulate,
@@ -27,7 +28,6 @@ from ir.loops import (
     StoreRow,
     Tile,
     Transpose,
-    stages,
 )
 from ir.op import REGISTRY, Lowering
 from ir.scalar import Scalar, walk

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ir.function import scratch_bytes, stages, structure
 from ir.graph import Graph, Node
-from ir.loops import Function, Kernel, scratch_bytes, stages, structure
+from ir.loops import Function, Kernel
 from ir.types import DTYPES, Dim, Extent
 from nncompiler.codegen.checks import Checks, check_function
 from nncompiler.codegen.costs import flops, moved, scaled

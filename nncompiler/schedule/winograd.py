@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from ir import scalar
+from ir.function import scratch_bytes
 from ir.index import Index, Var
 from ir.loops import (
     Buffer,
@@ -27,7 +28,6 @@ from ir.loops import (
     TileBy,
     Transpose,
     Vectorize,
-    scratch_bytes,
 )
 from ir.places import Place, places
 from ir.scalar import Scalar

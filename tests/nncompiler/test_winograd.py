@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from ir import ops
+from ir.function import stages as parts_of
 from ir.graph import Graph
 from ir.interpret import run_graph
 from ir.loops import Store, Transpose, statements
-from ir.loops import stages as parts_of
 from nncompiler.autodiff import differentiate
 from nncompiler.codegen.llvm import host
 from nncompiler.codegen.target import preset
