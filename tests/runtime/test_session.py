@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import threading
 
 import numpy as np
@@ -294,6 +295,15 @@ def test_broken_code_is_one_clear_error(step_artifact):
         make(Artifact(step_artifact.plan, b"not an object file"))
 
 
+@pytest.fixture
+def heeds_interrupts():
+    """A job that a shell starts in the background ignores SIGINT, and what it starts does too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_interrupts")
 def test_an_interrupt_between_native_calls_leaves_the_session_usable(step_artifact):
     session, state = make(step_artifact)
     bound = session.bind(data(4))
