@@ -12,8 +12,6 @@ def stage_text(lowered: Lowered, name: str) -> str:
     """The text of a stage from "simplified" to "assembly"."""
     if name == "simplified":
         return print_graph(lowered.simplified)
-    if name == "layout":
-        return print_graph(lowered.fusion.graph)
     if name == "kernels":
         return "\n\n".join(print_kernel(kernel) for kernel in lowered.kernels)
     if name == "loops":

@@ -32,7 +32,7 @@ class Lowered:
     """Everything between the input graph and the object code."""
 
     graph: Graph
-    simplified: Graph
+    simplified: Graph  # with images in the layout that they have in memory
     fusion: Fusion
     kernels: tuple[Kernel, ...]
     scheduled: tuple[Scheduled, ...]
@@ -101,4 +101,5 @@ def lower_graph(
     )
     _show(observers, "emit", module)
     kernels = tuple(s.kernel for s in scheduled)
-    return Lowered(graph, simplified, fusion, kernels, scheduled, plan, module, target)
+    shown = simplified if laid is narrowed else laid  # tiny networks are read whole, not by columns
+    return Lowered(graph, shown, fusion, kernels, scheduled, plan, module, target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-STAGES = ("graph", "gradient", "simplified", "layout", "kernels", "loops", "llvm", "assembly")
+STAGES = ("graph", "gradient", "simplified", "kernels", "loops", "llvm", "assembly")
 
 
 class Stages(Mapping[str, str]):

@@ -14,7 +14,7 @@ from nncompiler.table import Table, bytes_text
 from tests.networks import classifier, compiled, data
 
 X, T = data()
-STAGES = ("graph", "gradient", "simplified", "layout", "kernels", "loops", "llvm", "assembly")
+STAGES = ("graph", "gradient", "simplified", "kernels", "loops", "llvm", "assembly")
 
 
 def digits_network() -> nx.DiGraph:
@@ -128,16 +128,15 @@ def test_dump_writes_every_stage_and_pictures(tmp_path: Path) -> None:
         "0_graph.txt",
         "1_gradient.txt",
         "2_simplified.txt",
-        "3_layout.txt",
-        "4_kernels.txt",
-        "5_loops.txt",
-        "6_llvm.ll",
-        "7_assembly.s",
+        "3_kernels.txt",
+        "4_loops.txt",
+        "5_llvm.ll",
+        "6_assembly.s",
         "graph.dot",
         "gradient.dot",
     ]
-    assert written[5].read_text() == model.stages["loops"]
-    assert written[8].read_text().startswith("digraph")
+    assert written[4].read_text() == model.stages["loops"]
+    assert written[7].read_text().startswith("digraph")
 
 
 def test_profile_accounts_for_all_the_time_and_changes_nothing() -> None:
