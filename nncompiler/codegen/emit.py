@@ -179,12 +179,19 @@ class Emitter(Text):
         if not (a.is_constant and a.dtype.is_float):
             return a
         if a.typed not in self._opaque:
-            name, kind = self.new_name("opaque"), suffix(a.dtype, a.lanes)
-            self.declare(f"declare {a.type} @llvm.arithmetic.fence.{kind}({a.type})")
-            call = f"call {a.type} @llvm.arithmetic.fence.{kind}({a.typed})"
-            self.entry.append(f"  {name} = {call}")
+            name = self.new_name("opaque")
+            self.entry.append(f"  {name} = {self._fence(a)}")
             self._opaque[a.typed] = Value(name, a.dtype, a.lanes)
         return self._opaque[a.typed]
+
+    def _fenced(self, a: Value) -> Value:
+        """A real value that no instruction is chosen for together with what made it."""
+        return Value(self.op(self._fence(a)), a.dtype, a.lanes)
+
+    def _fence(self, a: Value) -> str:
+        name = f"@llvm.arithmetic.fence.{suffix(a.dtype, a.lanes)}"
+        self.declare(f"declare {a.type} {name}({a.type})")
+        return f"call {a.type} {name}({a.typed})"
 
     # Memory
 
@@ -222,10 +229,15 @@ class Emitter(Text):
     def masked_load(
         self, pointer: str, dtype: DType, mask: Value, *, fill: Value | None = None, align: int = 0
     ) -> Value:
-        """Lanes whose mask bit is clear are not read; they are `fill`, or undefined."""
+        """Lanes whose mask bit is clear are not read; they are `fill`, or undefined.
+
+        Real ones are fenced: LLVM 22 folds the load into an operation under the same mask, and
+        where it splits that again to save a copy, the load has lost its mask and may fault.
+        """
         lanes = mask.lanes
         where = f"ptr {pointer}, i32 {align or dtype.bytes}"
-        return self._read("load", where, dtype, mask, fill, lanes)
+        value = self._read("load", where, dtype, mask, fill, lanes)
+        return self._fenced(value) if dtype.is_float else value
 
     def gather(
         self,
